@@ -1,0 +1,96 @@
+"""The one thread on which a rank computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon.backend.journal import SpanLog, nanoseconds
+from antiphon.backend.loop import Loop
+from antiphon.world.handle import Computation
+
+COMPUTE_LANE = "compute"
+
+
+@dataclass(slots=True)
+class Job:
+    """A computation that was asked for, and what is to start at its milestones.
+
+    ``None`` among ``tied`` stands for its end.
+    """
+
+    computation: Computation[Any]
+    run: Callable[[], Any] | None
+    tied: dict[str | None, list[Callable[[], None]]]
+    unreached: list[str]  # milestones not yet passed, in order
+
+
+class DeviceThread:
+    """Carries out computations one after another, and starts what is tied to their milestones.
+
+    What is tied starts here, in the hook itself: through the loop it would wait for its turn.
+    """
+
+    def __init__(self, loop: Loop, log: SpanLog) -> None:
+        self._loop = loop
+        self._log = log
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._running: Job | None = None
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a computation; from the loop."""
+        self._queue.put(job)
+
+    def reach(self, milestone: str) -> None:
+        """Pass a milestone of the computation that runs; from inside its ``run``."""
+        job = self._running
+        assert job is not None, f"milestone {milestone!r} is passed outside of a computation"
+        if not job.unreached or job.unreached[0] != milestone:
+            raise RuntimeError(
+                f"{job.computation.name!r} passes milestone {milestone!r}, "
+                f"its work says {job.unreached[:1]}"
+            )
+        job.unreached.pop(0)
+        handle = job.computation.milestone(milestone)
+        for start in job.tied.get(milestone, ()):
+            start()
+        self._loop.post(lambda: handle.settle(None))
+
+    def close(self) -> None:
+        """End the thread, after what is queued."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            self._carry_out(job)
+
+    def _carry_out(self, job: Job) -> None:
+        computation = job.computation
+        self._running = job
+        begin = nanoseconds()
+        try:
+            result = job.run() if job.run is not None else None
+            if job.unreached:
+                raise RuntimeError(f"{computation.name!r} never passed {job.unreached}")
+        except BaseException as error:  # noqa: BLE001 - it is raised where the handle is awaited
+            failure = error.with_traceback(error.__traceback__)
+            self._loop.post(lambda: _fail(computation, failure))
+        else:
+            for start in job.tied.get(None, ()):
+                start()
+            self._loop.post(lambda: computation.settle(result))
+        finally:
+            self._running = None
+            self._log.span(COMPUTE_LANE, computation.name, begin, nanoseconds())
+
+
+def _fail(computation: Computation[Any], error: BaseException) -> None:
+    for handle in computation.milestones.values():
+        handle.fail(error)
+    computation.fail(error)

@@ -1,0 +1,102 @@
+"""A store on this machine's disk. One thread writes, so that training goes on meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from antiphon.backend.loop import Loop
+from antiphon.world.handle import Handle
+from antiphon.world.protocols import Payload
+
+T = TypeVar("T")
+
+
+class DiskStore:
+    """Files below ``root``. Operations happen one after another, in the order asked for."""
+
+    def __init__(self, root: Path, loop: Loop) -> None:
+        self._root = root
+        self._loop = loop
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
+
+    def put(self, name: str, content: Payload) -> Handle[str]:
+        """Write a whole file; yields the SHA-256 of its content, which must be bytes-like."""
+        assert isinstance(content, memoryview)
+        return self._do(f"put {name}", lambda: _put(self._root / name, content))
+
+    def get(self, name: str) -> Handle[memoryview]:
+        """Read a whole file."""
+        return self._do(f"get {name}", lambda: memoryview((self._root / name).read_bytes()))
+
+    def list(self, folder: str = "") -> Handle[tuple[str, ...]]:
+        """Names in ``folder``, sorted; none where there is no such folder."""
+        return self._do(f"list {folder}", lambda: _names(self._root / folder))
+
+    def rename(self, old: str, new: str) -> Handle[None]:
+        """Move to a free name, at once or not at all."""
+        return self._do(f"rename {old}", lambda: _rename(self._root / old, self._root / new))
+
+    def remove(self, name: str) -> Handle[None]:
+        """Remove a file or a folder with all in it, if it is there."""
+        return self._do(f"remove {name}", lambda: _remove(self._root / name))
+
+    def sync(self, name: str = "") -> Handle[None]:
+        """Make a file, or a folder and all in it, outlive a loss of power."""
+        return self._do(f"sync {name}", lambda: _sync(self._root / name))
+
+    def close(self) -> None:
+        """End the thread, after what is queued."""
+        self._thread.shutdown()
+
+    def _do(self, name: str, action: Callable[[], T]) -> Handle[T]:
+        handle: Handle[T] = Handle(name)
+
+        def work() -> None:
+            try:
+                result = action()
+            except OSError as error:
+                failure = error
+                self._loop.post(lambda: handle.fail(failure))
+            else:
+                self._loop.post(lambda: handle.settle(result))
+
+        self._thread.submit(work)
+        return handle
+
+
+def _put(path: Path, content: memoryview) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else ()
+
+
+def _rename(old: Path, new: Path) -> None:
+    old.rename(new)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for inner in path.iterdir():
+            _sync(inner)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,156 @@
+"""Groups of ranks on gloo, made at run time from the supervisor's store.
+
+Collectives of one group start in the order in which the program issued them, whatever order their
+milestones are passed in: gloo matches them by order and does not notice a mix-up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroupGloo, Store, Work
+
+from antiphon.backend.journal import SpanLog, nanoseconds
+from antiphon.backend.loop import Loop
+from antiphon.cost.collective import wire_nbytes
+from antiphon.cost.work import Operation
+from antiphon.kernel.ordered_sum import ordered_sum
+from antiphon.world.handle import Handle
+
+COMMUNICATION_LANE = "communication"
+
+
+class PeerLost(Exception):
+    """The transport gave up on a peer. Which one is for the supervisor to say."""
+
+
+@dataclass(slots=True)
+class Collective:
+    """A collective that was issued; it starts when it and all before it are ready."""
+
+    handle: Handle[None]
+    start: Callable[[], Work | None]
+    finish: Callable[[], None] | None  # what is left to do locally once the transport is done
+    is_ready: bool = False
+    begin: int = 0
+
+
+class GlooGroup:
+    """One group of one epoch, with its order of issue."""
+
+    def __init__(
+        self,
+        members: tuple[int, ...],
+        rank: int,
+        epoch: int,
+        backend: ProcessGroupGloo | None,
+        loop: Loop,
+        log: SpanLog,
+    ) -> None:
+        """``backend`` None is a group of one, in which nothing is sent."""
+        self.members = members
+        self.rank = rank
+        self.epoch = epoch
+        self._backend = backend
+        self._loop = loop
+        self._log = log
+        self.sent_nbytes = 0.0  # by this rank, payload only
+        self._issued: deque[Collective] = deque()
+        self._lock = threading.Lock()
+
+    def all_reduce(self, tensor: Tensor, exact: bool) -> Collective:
+        """Issue a sum of ``tensor`` in place; with ``exact``, in rank order."""
+        backend = self._backend
+        name = f"all-reduce {tensor.nbytes} B"
+        if backend is None:
+            return self._issue(name, _nothing, None)
+        sent = wire_nbytes(Operation.ALL_REDUCE, tensor.nbytes, len(self.members), exact=exact)
+        self.sent_nbytes += float(sent)
+        if not exact:
+            return self._issue(name, lambda: backend.allreduce([tensor]), None)
+        parts = [torch.empty_like(tensor) for _ in self.members]
+
+        def finish() -> None:
+            tensor.copy_(ordered_sum(parts))
+
+        return self._issue(name, lambda: backend.allgather([parts], [tensor]), finish)
+
+    def barrier(self) -> Collective:
+        """Issue a barrier."""
+        backend = self._backend
+        return self._issue("barrier", _nothing if backend is None else backend.barrier, None)
+
+    def ready(self, collective: Collective) -> None:
+        """Let ``collective`` start as soon as all issued before it have; from any thread."""
+        with self._lock:
+            collective.is_ready = True
+            while self._issued and self._issued[0].is_ready:
+                self._start(self._issued.popleft())
+
+    def close(self) -> None:
+        """Drop the transport, here: its threads cannot end themselves, so none may drop it last."""
+        self._backend = None
+
+    def _issue(
+        self, name: str, start: Callable[[], Work | None], finish: Callable[[], None] | None
+    ) -> Collective:
+        collective = Collective(Handle(name), start, finish)
+        with self._lock:
+            self._issued.append(collective)
+        return collective
+
+    def _start(self, collective: Collective) -> None:
+        collective.begin = nanoseconds()
+        try:
+            work = collective.start()
+        except RuntimeError as error:
+            self._settle(collective, error)
+            return
+        finally:
+            collective.start = _nothing  # it holds the transport, see `close`
+        if work is None:
+            self._settle(collective, None)
+            return
+        future = work.get_future()
+        future.add_done_callback(lambda done: self._completed(collective, done))
+
+    def _completed(self, collective: Collective, done: torch.futures.Future[Any]) -> None:
+        # On a thread of gloo's.
+        try:
+            done.value()
+            if collective.finish is not None:
+                collective.finish()
+        except RuntimeError as error:
+            self._settle(collective, error)
+        else:
+            self._settle(collective, None)
+
+    def _settle(self, collective: Collective, error: RuntimeError | None) -> None:
+        handle = collective.handle
+        self._log.span(COMMUNICATION_LANE, handle.name, collective.begin, nanoseconds())
+        if error is None:
+            self._loop.post(lambda: handle.settle(None))
+        else:
+            lost = PeerLost(f"{handle.name}: {error}")  # the text only: a traceback keeps sockets
+            self._loop.post(lambda: handle.fail(lost))
+
+
+def connect(
+    store: Store, members: Sequence[int], rank: int, prefix: str, timeout_seconds: float
+) -> ProcessGroupGloo:
+    """Make the transport of a group on this machine; blocks until every member does."""
+    options = ProcessGroupGloo._Options()
+    options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    options._timeout = timedelta(seconds=timeout_seconds)
+    return ProcessGroupGloo(PrefixStore(prefix, store), rank, len(members), options)
+
+
+def _nothing() -> None:
+    return None

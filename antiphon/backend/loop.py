@@ -1,0 +1,80 @@
+"""The loop of one process: sockets, posts from other threads, and the tasks of its programs.
+
+Only the loop's thread settles handles and runs programs. A long computation runs on a thread of
+its own, so it never delays what the loop watches.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from antiphon.world.handle import Handle
+from antiphon.world.task import Trampoline
+
+T = TypeVar("T")
+
+
+class Loop:
+    """Drives a trampoline with what really happens. Close it when it is done with."""
+
+    def __init__(self) -> None:
+        self.trampoline = Trampoline()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
+        self.watch(self._woken, self._drain)
+
+    def watch(self, readable: socket.socket, callback: Callable[[], None]) -> None:
+        """Call ``callback`` on the loop whenever ``readable`` can be read."""
+        self._selector.register(readable, selectors.EVENT_READ, callback)
+
+    def unwatch(self, readable: socket.socket) -> None:
+        """Stop watching."""
+        self._selector.unregister(readable)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have the loop call ``callback``; from any thread."""
+        self._posted.append(callback)
+        try:
+            self._wake.send(b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups: the loop will see this one too
+
+    def run(
+        self,
+        program: Coroutine[Handle[Any], None, T],
+        suspended: Callable[[], None] | None = None,
+    ) -> T:
+        """Drive ``program`` to its end and return its result.
+
+        ``suspended`` is called each time a task stops to wait: what it queued may begin.
+        """
+        task = self.trampoline.start(program)
+        while True:
+            self.trampoline.run_ready(suspended)
+            if task.is_settled:
+                return task.result()
+            for key, _ in self._selector.select():
+                key.data()
+            while self._posted:
+                self._posted.popleft()()
+
+    def close(self) -> None:
+        """Release the loop's sockets."""
+        self._selector.close()
+        self._woken.close()
+        self._wake.close()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                if len(self._woken.recv(4096)) < 4096:
+                    return
+            except BlockingIOError:
+                return

@@ -1,0 +1,1 @@
+"""Models in plain torch, and what they are made of."""

@@ -1,0 +1,195 @@
+"""TorchWorld: one rank of the real world. Wall-clock time, torch tensors, gloo, this disk."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+from torch.distributed import Store
+
+from antiphon.backend.device import DeviceThread, Job
+from antiphon.backend.disk import DiskStore
+from antiphon.backend.gloo import Collective, GlooGroup, connect
+from antiphon.backend.journal import SpanLog
+from antiphon.backend.loop import Loop
+from antiphon.cost.work import Work
+from antiphon.world.handle import Computation, Handle
+from antiphon.world.protocols import Group, Payload
+from antiphon.world.task import Scope
+
+T = TypeVar("T")
+
+
+class TorchWorld:
+    """What a program may ask for, as one process carries it out. Close it after use."""
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        ranks: int,
+        epoch: int,
+        rendezvous: Callable[[], Store],
+        folder: Path,
+        seed: int,
+        exact: bool,
+        timeout_seconds: float,
+        note: Callable[[str, dict[str, Any]], None],
+        log: SpanLog,
+    ) -> None:
+        """``rendezvous`` connects to the supervisor's store: each group is made with its own."""
+        self.rank = rank
+        self.ranks = ranks
+        self._epoch = epoch
+        self._rendezvous = rendezvous
+        self._seed = seed
+        self._exact = exact
+        self._timeout_seconds = timeout_seconds
+        self._note = note
+        self._log = log
+        self.loop = Loop()
+        self._device = DeviceThread(self.loop, log)
+        self._disk = DiskStore(folder, self.loop)
+        self._groups: dict[tuple[tuple[int, ...], str], Handle[GlooGroup]] = {}
+        self._waiting: list[Job] = []  # computations asked for since the task last awaited
+
+    def run(self, program: Coroutine[Handle[Any], None, T]) -> T:
+        """Carry out a program to its end."""
+        return self.loop.run(program, suspended=self._begin_waiting)
+
+    def close(self) -> None:
+        """End the threads of this rank and write what they logged."""
+        self._device.close()
+        self._disk.close()
+        for group in self._made_groups():
+            group.close()
+        self._log.flush()
+        self.loop.close()
+
+    @property
+    def sent_nbytes(self) -> float:
+        """What this rank has sent in collectives so far."""
+        return sum(group.sent_nbytes for group in self._made_groups())
+
+    # Clock, Tasks, Random, Storage, Journal
+
+    def now(self) -> float:
+        """Seconds of the machine's monotonic clock."""
+        return time.monotonic()
+
+    def scope(self) -> Scope:
+        """Open a scope of tasks."""
+        return Scope(self.loop.trampoline)
+
+    def random(self, purpose: str, *key: int) -> np.random.Generator:
+        """A Philox stream for the purpose and key, the same on every rank."""
+        text = "/".join(map(str, (self._seed, purpose, *key)))
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+    def store(self, tier: str) -> DiskStore:
+        """The run's folder is the only tier so far."""
+        assert tier == "run"
+        return self._disk
+
+    def note(self, topic: str, **facts: float | int | str | None) -> None:
+        """Tell the supervisor."""
+        self._note(topic, facts)
+        self._log.flush()
+
+    # Device
+
+    def compute(self, work: Work, run: Callable[[], T] | None = None) -> Computation[T]:
+        """Queue a computation for the device thread; it begins when the task next awaits."""
+        names = tuple(name for _, name in work.milestones)
+        computation: Computation[T] = Computation(work.name, names)
+        job = Job(computation, run, {}, list(names))
+        self._waiting.append(job)
+        return computation
+
+    def reach(self, milestone: str) -> None:
+        """Pass a milestone; from inside a computation."""
+        self._device.reach(milestone)
+
+    # Collectives
+
+    async def group(self, members: Sequence[int], purpose: str = "") -> GlooGroup:
+        """Make the group of ``members``, or return it if it has been made."""
+        key = (tuple(members), purpose)
+        made = self._groups.get(key)
+        if made is None:
+            made = self._groups[key] = self._make_group(*key)
+        return await made
+
+    def all_reduce(
+        self, group: Group, payload: Payload, after: Handle[Any] | None = None
+    ) -> Handle[None]:
+        """Sum a tensor in place, once ``after`` is done."""
+        assert isinstance(group, GlooGroup)
+        assert isinstance(payload, Tensor)
+        return self._start(group, group.all_reduce(payload, self._exact), after)
+
+    def barrier(self, group: Group) -> Handle[None]:
+        """Settle once every member has come here."""
+        assert isinstance(group, GlooGroup)
+        return self._start(group, group.barrier(), None)
+
+    def _made_groups(self) -> list[GlooGroup]:
+        made = [handle for handle in self._groups.values() if handle.is_settled]
+        return [handle.result() for handle in made if handle.error is None]
+
+    def _start(
+        self, group: GlooGroup, collective: Collective, after: Handle[Any] | None
+    ) -> Handle[None]:
+        def begin() -> None:
+            group.ready(collective)
+
+        if after is None:
+            begin()
+            return collective.handle
+        for job in self._waiting:
+            if after is job.computation or after in job.computation.milestones.values():
+                milestone = None if after is job.computation else after.name
+                job.tied.setdefault(milestone, []).append(begin)
+                return collective.handle
+
+        def begin_or_fail() -> None:
+            if after.error is None:
+                begin()
+            else:
+                collective.handle.fail(after.error)
+
+        after.on_settled(begin_or_fail)
+        return collective.handle
+
+    def _make_group(self, members: tuple[int, ...], purpose: str) -> Handle[GlooGroup]:
+        handle: Handle[GlooGroup] = Handle(f"group {purpose or members}")
+        rank = members.index(self.rank)
+        prefix = f"{self._epoch}/{','.join(map(str, members))}/{purpose}"
+
+        def make() -> None:
+            try:
+                backend = None
+                if len(members) > 1:
+                    store = self._rendezvous()
+                    backend = connect(store, members, rank, prefix, self._timeout_seconds)
+                group = GlooGroup(members, rank, self._epoch, backend, self.loop, self._log)
+            except RuntimeError as error:
+                failure = error
+                self.loop.post(lambda: handle.fail(failure))
+            else:
+                self.loop.post(lambda: handle.settle(group))
+
+        threading.Thread(target=make, name="group builder", daemon=True).start()
+        return handle
+
+    def _begin_waiting(self) -> None:
+        for job in self._waiting:
+            self._device.submit(job)
+        self._waiting.clear()

@@ -1,0 +1,1 @@
+"""How long and how much: what a computation needs, and what that costs on a device."""

@@ -1,0 +1,124 @@
+"""Seconds and wire bytes of collectives, by the transport's real algorithm and the links crossed.
+
+Measured collectives win; between their sizes time is linear in size. Otherwise a ring: every rank
+sends in each step, over the slowest link of the ring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiphon.cost.device_profile import DeviceProfile, OperationName
+from antiphon.cost.interpolation import linear
+from antiphon.cost.parameters import Amount
+from antiphon.cost.work import Operation
+from antiphon.spec.cluster import Cluster
+
+Transport = Literal["gloo", "nccl"]
+Floats = NDArray[np.float64]
+
+OPERATION_NAMES: dict[Operation, OperationName] = {
+    Operation.ALL_REDUCE: "all_reduce",
+    Operation.ALL_GATHER: "all_gather",
+    Operation.SEND: "send",
+}
+
+
+def wire_nbytes(
+    operation: Operation,
+    nbytes: Amount,
+    ranks: Amount,
+    *,
+    transport: Transport = "nccl",
+    exact: bool = False,
+) -> Amount:
+    """Return the bytes that each of ``ranks`` sends.
+
+    ``nbytes`` is the payload of one rank: the buffer that is reduced, what one rank gives to an
+    all-gather, a message. Both transports reduce in a ring: a reduce-scatter, then an all-gather.
+    gloo's reduce-scatter is an all-reduce of which a part is kept. ``exact`` reduces by gathering
+    every rank's buffer and summing in rank order.
+    """
+    match operation:
+        case Operation.ALL_REDUCE:
+            return (ranks - 1) * nbytes if exact else 2 * (ranks - 1) / ranks * nbytes
+        case Operation.ALL_GATHER:
+            return (ranks - 1) * nbytes
+        case Operation.REDUCE_SCATTER:
+            times = 2 if transport == "gloo" else 1
+            return times * (ranks - 1) / ranks * nbytes
+        case Operation.SEND:
+            return nbytes
+
+
+def ring_steps(operation: Operation, ranks: Amount) -> Amount:
+    """Return after how many messages, one after the other, the collective is complete."""
+    match operation:
+        case Operation.ALL_REDUCE:
+            return 2 * (ranks - 1)
+        case Operation.ALL_GATHER | Operation.REDUCE_SCATTER:
+            return ranks - 1
+        case Operation.SEND:
+            return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What one rank of a group has towards the next. Arrays: one entry for each group."""
+
+    bandwidth: Amount  # bytes a second, one direction
+    latency_seconds: Amount
+
+
+def channel(cluster: Cluster, ranks: int, distance: int) -> Channel:
+    """Return what a group has whose ``ranks`` members stand ``distance`` ranks apart.
+
+    Where a group has several members in one node, its rings leave the node over all their network
+    adapters, as NCCL's do: each member brings its own, up to what the inner link carries.
+    """
+    span = ranks * distance if ranks > 1 else 1
+    link = cluster.link(span)
+    inner = [level for level in cluster.levels if level.devices < span]
+    if not inner or inner[-1].devices // distance < 2:
+        return Channel(link.bandwidth, link.latency_seconds)
+    together = inner[-1].devices // distance
+    return Channel(min(inner[-1].link.bandwidth, together * link.bandwidth), link.latency_seconds)
+
+
+def collective_seconds(
+    operation: Operation,
+    nbytes: Amount,
+    ranks: Amount,
+    channel: Channel,
+    profile: DeviceProfile,
+) -> Floats:
+    """Return the seconds of a collective that nothing disturbs; 0 in a group of one rank."""
+    sent = wire_nbytes(operation, nbytes, ranks)
+    seconds = ring_steps(operation, ranks) * np.asarray(channel.latency_seconds) + sent / (
+        channel.bandwidth * profile.link_efficiency
+    )
+    return np.where(np.asarray(ranks) > 1, seconds, 0.0)
+
+
+def measured_seconds(
+    operation: Operation, nbytes: Amount, processes: int, profile: DeviceProfile
+) -> Floats | None:
+    """Return the seconds of a collective between processes of this machine, or None: not measured.
+
+    Of another number of processes than was measured, it is taken from the nearest, by the bytes
+    that each sends.
+    """
+    name = OPERATION_NAMES.get(operation)
+    points = [point for point in profile.links if point.operation == name]
+    if not points:
+        return None
+    if processes == 1:
+        return np.zeros(np.shape(nbytes))
+    nearest = min({point.processes for point in points}, key=lambda known: abs(known - processes))
+    scale: Any = wire_nbytes(operation, 1.0, processes) / wire_nbytes(operation, 1.0, nearest)
+    known = [(point.nbytes, point.seconds) for point in points if point.processes == nearest]
+    return linear(np.asarray(nbytes) * scale, known)

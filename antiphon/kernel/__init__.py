@@ -1,0 +1,1 @@
+"""Arithmetic that both worlds need, on NumPy or torch arrays."""

@@ -1,0 +1,1 @@
+"""Decisions, one published system a file: pure functions that turn facts into choices."""

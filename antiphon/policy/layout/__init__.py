@@ -1,0 +1,1 @@
+"""How tensors and layers are split and grouped."""

@@ -1,0 +1,1 @@
+"""The order in which a pipeline's stages compute their micro-batches."""

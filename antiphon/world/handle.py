@@ -1,0 +1,96 @@
+"""A handle: what every action returns. Awaited at once it is a wait, awaited later an overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar, cast
+
+T = TypeVar("T")
+
+
+class Handle(Generic[T]):
+    """Pending, then done or failed, once.
+
+    A handle belongs to one loop, and only that loop settles it: a world whose work is done on other
+    threads posts the outcome to the loop. Settling twice is ignored, so that a result which comes
+    after a cancellation does no harm.
+    """
+
+    __slots__ = ("_callbacks", "_error", "_result", "_settled", "name")
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self._callbacks: list[Callable[[], None]] = []
+        self._error: BaseException | None = None
+        self._result: T | None = None
+        self._settled = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is done or failed."""
+        return self._settled
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed; None while it is pending and when it is done."""
+        return self._error
+
+    def result(self) -> T:
+        """Return what the action yielded, or raise what it failed with."""
+        assert self._settled, f"{self!r} is read before it is settled"
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+    def settle(self, result: T) -> None:
+        """Mark it done and wake who waits."""
+        if not self._settled:
+            self._result = result
+            self._finish()
+
+    def fail(self, error: BaseException) -> None:
+        """Mark it failed and wake who waits."""
+        if not self._settled:
+            self._error = error
+            self._finish()
+
+    def on_settled(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once this is settled: now, if it is already."""
+        if self._settled:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def __await__(self) -> Generator[Handle[Any], None, T]:
+        if not self._settled:
+            yield self
+        return self.result()
+
+    def __repr__(self) -> str:
+        state = "failed" if self._error else "done" if self._settled else "pending"
+        return f"<{type(self).__name__} {self.name!r} {state}>"
+
+    def _finish(self) -> None:
+        self._settled = True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+class Computation(Handle[T]):
+    """The handle of a computation, with a handle for each milestone inside it."""
+
+    __slots__ = ("_milestones",)
+
+    def __init__(self, name: str, milestones: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self._milestones = {name: Handle[None](name) for name in milestones}
+
+    def milestone(self, name: str) -> Handle[None]:
+        """Return the handle that settles when the computation passes ``name``."""
+        return self._milestones[name]
+
+    @property
+    def milestones(self) -> dict[str, Handle[None]]:
+        """Every milestone by name, in the order in which they are passed."""
+        return self._milestones

@@ -1,0 +1,139 @@
+"""What a program may ask for. A world implements all of it; a signature names what it uses.
+
+Programs await only what these return. They never learn which world they are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from antiphon.cost.work import Work
+from antiphon.world.handle import Computation, Handle
+from antiphon.world.task import Scope
+
+T = TypeVar("T")
+
+
+class Payload(Protocol):
+    """What messages and collectives carry: a buffer owned by whoever made it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size; all that a world without real data knows of it."""
+
+
+class Group(Protocol):
+    """Ranks that act together. One object for each (epoch, members, purpose)."""
+
+    @property
+    def epoch(self) -> int:
+        """The mesh's epoch; it ends when any member of the mesh is lost."""
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Ranks in the mesh, in the order in which sums are taken."""
+
+    @property
+    def rank(self) -> int:
+        """This rank's place among ``members``."""
+
+
+class Store(Protocol):
+    """Files of one tier, by name relative to its root. Nothing is safe before ``sync``."""
+
+    def put(self, name: str, content: Payload) -> Handle[str]:
+        """Write a whole file, replacing what was there; yields the SHA-256 of what was written."""
+
+    def get(self, name: str) -> Handle[memoryview]:
+        """Read a whole file; fails with FileNotFoundError where there is none."""
+
+    def list(self, folder: str = "") -> Handle[tuple[str, ...]]:
+        """Names of what stands in ``folder``, sorted; nothing where there is no such folder."""
+
+    def rename(self, old: str, new: str) -> Handle[None]:
+        """Move a file or folder to a name that is free, at once or not at all."""
+
+    def remove(self, name: str) -> Handle[None]:
+        """Remove a file or a whole folder; one that is not there is no error."""
+
+    def sync(self, name: str = "") -> Handle[None]:
+        """Once done, the file or folder of that name, and all in it, outlives a loss of power."""
+
+
+class Clock(Protocol):
+    """Time as this world counts it."""
+
+    def now(self) -> float:
+        """Seconds since some instant that does not move."""
+
+
+class Tasks(Protocol):
+    """Structured concurrency within one rank."""
+
+    def scope(self) -> Scope:
+        """Open a scope in which tasks may be started."""
+
+
+class Device(Protocol):
+    """One rank's computations, carried out one after another on its device."""
+
+    def compute(self, work: Work, run: Callable[[], T] | None = None) -> Computation[T]:
+        """Queue ``run``, which needs what ``work`` says.
+
+        It begins when the task next awaits, so that whatever is tied to its milestones is tied by
+        then. A world without real data calls no ``run`` and settles with None.
+        """
+
+    def reach(self, milestone: str) -> None:
+        """Say, from inside ``run``, that the computation has passed ``milestone``."""
+
+
+class Collectives(Protocol):
+    """Actions of a whole group. Every member issues the same ones in the same order."""
+
+    async def group(self, members: Sequence[int], purpose: str = "") -> Group:
+        """Return the group of ``members``; only they call this, and each of them must."""
+
+    def all_reduce(
+        self, group: Group, payload: Payload, after: Handle[Any] | None = None
+    ) -> Handle[None]:
+        """Sum ``payload`` over the group, in place on every member, once ``after`` is done."""
+
+    def barrier(self, group: Group) -> Handle[None]:
+        """Settle once every member has come here."""
+
+
+class Storage(Protocol):
+    """Where bytes outlive the run."""
+
+    def store(self, tier: str) -> Store:
+        """Return the store of that tier; "run" is the run's own folder."""
+
+
+class Random(Protocol):
+    """Randomness that does not depend on who asks, or when."""
+
+    def random(self, purpose: str, *key: int) -> np.random.Generator:
+        """Return a new generator, the same wherever the same purpose and key are asked for."""
+
+
+class Journal(Protocol):
+    """What a run tells those who watch it."""
+
+    def note(self, topic: str, **facts: float | int | str | None) -> None:
+        """Record facts about the run and show them to whoever follows it."""
+
+
+class Mesh(Protocol):
+    """Which ranks there are, and which of them this is."""
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
