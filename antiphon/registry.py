@@ -11,11 +11,13 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import importlib.metadata
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 PACKAGE = "antiphon.policy"
 FOLDER = Path(__file__).parent / "policy"
@@ -52,10 +54,10 @@ def policy(marked: Marked) -> Marked:
 def find(room: str, name: str) -> Any:
     """The policy of ``room`` that is called ``name``, its module imported. Raises UnknownPolicy."""
     found = _locate(room, name)
-    if isinstance(found, importlib.metadata.EntryPoint):
-        loaded = found.load()
-        return _marked(loaded) if isinstance(loaded, ModuleType) else loaded
-    return _marked(importlib.import_module(f"{PACKAGE}.{room}.{found.stem}"))
+    if isinstance(found, Path):
+        return _marked(importlib.import_module(f"{PACKAGE}.{room}.{found.stem}"))
+    loaded = found.load()
+    return _marked(loaded) if isinstance(loaded, ModuleType) else loaded
 
 
 def require(room: str, name: str) -> None:
@@ -71,7 +73,7 @@ def names(room: str) -> tuple[str, ...]:
     return tuple(sorted(stems | aliases | {entry.name for entry in _entry_points(room)}))
 
 
-def _locate(room: str, name: str) -> Path | importlib.metadata.EntryPoint:
+def _locate(room: str, name: str) -> Path | EntryPoint:
     stem = _stem(name)
     files = _files(room)
     for file in files:
@@ -103,14 +105,21 @@ def _aliases(file: Path) -> tuple[str, ...]:
     for statement in ast.parse(text).body:
         match statement:
             case ast.Assign(targets=[ast.Name("ALIASES")], value=value):
-                return tuple(ast.literal_eval(value))
+                return _literal(value)
             case ast.AnnAssign(target=ast.Name("ALIASES"), value=ast.expr() as value):
-                return tuple(ast.literal_eval(value))
+                return _literal(value)
     return ()
 
 
-def _entry_points(room: str) -> importlib.metadata.EntryPoints:
-    return importlib.metadata.entry_points(group=f"{PACKAGE}.{room}")
+def _literal(value: ast.expr) -> tuple[str, ...]:
+    aliases = ast.literal_eval(value)
+    return (aliases,) if isinstance(aliases, str) else tuple(aliases)
+
+
+def _entry_points(room: str) -> EntryPoints:
+    from importlib.metadata import entry_points  # 30 ms that most starts do without
+
+    return entry_points(group=f"{PACKAGE}.{room}")
 
 
 def _marked(module: ModuleType) -> Any:

@@ -15,11 +15,12 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self.nbytes = 0
+        self._profile: profile | None = None
+
+    def __enter__(self) -> PeakMemory:
         self._profile = profile(
             activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False
         )
-
-    def __enter__(self) -> PeakMemory:
         self._profile.__enter__()
         return self
 
@@ -29,6 +30,7 @@ class PeakMemory:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        assert self._profile is not None
         self._profile.__exit__(kind, error, traceback)
         assert self._profile.profiler is not None
         results = self._profile.profiler.kineto_results

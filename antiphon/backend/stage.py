@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import safetensors.torch
@@ -12,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from antiphon.backend import huggingface
-from antiphon.backend.model.llama import Transformer, initialise, loss
+from antiphon.backend.gradients import GradientBuckets
+from antiphon.backend.model.initial import initialise
+from antiphon.backend.model.functions import cross_entropy_sum
+from antiphon.backend.model.llama import Transformer
 from antiphon.backend.peak_memory import PeakMemory
-from antiphon.backend.tokens import Tokens
 from antiphon.cost.rank_work import rank_work
 from antiphon.cost.work import Work
 from antiphon.errors import RunError
@@ -37,6 +40,17 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 PEAK_MEMORY_STEP = 1  # the first whose optimizer state is there from the beginning
 
 
+class TokenSource(Protocol):
+    """Where a stage reads the sequences that it is told to work on."""
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """A tokenizer.json, which goes into checkpoints."""
+
+    def batch(self, split: str, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return tokens (sequences, sequence length + 1)."""
+
+
 class TorchStage:
     """One rank's model. See ``antiphon.program.stage.Stage`` for what each method is for."""
 
@@ -45,7 +59,7 @@ class TorchStage:
         model: Model,
         plan: Plan,
         settings: Train,
-        tokens: Tokens,
+        tokens: TokenSource,
         reach: Callable[[str], None],
     ) -> None:
         """``reach`` tells the world that the running computation passed a milestone."""
@@ -56,7 +70,7 @@ class TorchStage:
         self.transformer = Transformer(
             model, dtype, compute_dtype=COMPUTE_DTYPES[plan.precision], recompute=plan.recompute
         )
-        initialise(self.transformer, settings.seed)
+        initialise(self.transformer, model, settings.seed)
         names = gradient_buckets(model.tensors(), dtype.itemsize, plan.bucket_nbytes)
         self._work = rank_work(model, plan, settings, names)
         self._gradients = GradientBuckets(self.transformer, names, self._bucket_complete)
@@ -131,7 +145,7 @@ class TorchStage:
         def run() -> None:
             inputs, targets = self._batch("validation", sequences)
             with torch.no_grad():
-                total = loss(self.transformer(inputs), targets)
+                total = cross_entropy_sum(self.transformer(inputs), targets)
             self._validation += torch.tensor([total.item(), targets.numel()], dtype=torch.float64)
 
         return self._work.evaluate, run
@@ -153,6 +167,8 @@ class TorchStage:
         """Copy parameters and optimizer state into the files of a checkpoint."""
 
         def run() -> None:
+            from antiphon.backend import huggingface
+
             state = dict(self.transformer.state_dict())
             files = huggingface.save_pretrained(
                 self.transformer.shape, state, self._tokens.tokenizer_path
@@ -180,9 +196,7 @@ class TorchStage:
                     )
             _copy_into(self.transformer.state_dict(), _tensors(files[MODEL_FILE]), MODEL_FILE)
             self._create_optimizer_state()
-            _copy_into(
-                self._optimizer_tensors(), _tensors(files[OPTIMIZER_FILE]), OPTIMIZER_FILE
-            )
+            _copy_into(self._optimizer_tensors(), _tensors(files[OPTIMIZER_FILE]), OPTIMIZER_FILE)
 
         return replace(self._work.update, name="restore"), run
 
@@ -192,7 +206,7 @@ class TorchStage:
                 self._peak.__enter__()
             self._gradients.clear()
         inputs, targets = self._batch("train", self._microbatches[action.microbatch])
-        self._loss = loss(self.transformer(inputs), targets) / self._global_tokens
+        self._loss = cross_entropy_sum(self.transformer(inputs), targets) / self._global_tokens
         self._gradients.loss.add_(self._loss.detach())
 
     def _backward(self, action: Action) -> None:
@@ -237,53 +251,6 @@ class TorchStage:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-
-
-class GradientBuckets:
-    """Gradients as views of flat buffers, so that a collective works on many of them at once."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        names: Sequence[Sequence[str]],
-        complete: Callable[[int], None],
-    ) -> None:
-        """``complete`` is called for each bucket, in order, once a backward has filled it."""
-        parameters = dict(module.named_parameters())
-        self._complete = complete
-        self._sizes = [len(bucket) for bucket in names]
-        self._missing = list(self._sizes)
-        self._next = 0
-        self.flat: list[Tensor] = []
-        for number, bucket in enumerate(names):
-            is_last = number == len(names) - 1
-            size = sum(parameters[name].numel() for name in bucket)
-            self.flat.append(parameters[bucket[0]].new_zeros(size + is_last))
-            offset = 0
-            for name in bucket:
-                parameter = parameters[name]
-                flat = self.flat[-1][offset : offset + parameter.numel()]
-                parameter.grad = flat.view_as(parameter)
-                parameter.register_post_accumulate_grad_hook(self._hook(number))
-                offset += parameter.numel()
-        self.loss = self.flat[-1][-1]  # rides along: one collective less in each step
-
-    def clear(self) -> None:
-        """Begin a step."""
-        for flat in self.flat:
-            flat.zero_()
-
-    def _hook(self, bucket: int) -> Callable[[Tensor], None]:
-        def filled(_: Tensor) -> None:
-            self._missing[bucket] -= 1
-            while self._next < len(self._missing) and self._missing[self._next] == 0:
-                self._complete(self._next)
-                self._next += 1
-            if self._next == len(self._missing):  # this backward has ended
-                self._missing = list(self._sizes)
-                self._next = 0
-
-        return filled
 
 
 def adamw(module: nn.Module, settings: Train) -> torch.optim.AdamW:

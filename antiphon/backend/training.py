@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from antiphon.backend.supervisor import OnNote, Workers
-from antiphon.backend.stage import TorchStage
 from antiphon.backend.tokens import Tokens
+
+from antiphon.backend.stage import TorchStage
+from antiphon.backend.supervisor import OnNote, Workers
 from antiphon.backend.worker import Worker
 from antiphon.errors import RunError
 from antiphon.policy.pipeline.action import Schedule

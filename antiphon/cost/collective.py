@@ -68,10 +68,10 @@ def ring_steps(operation: Operation, ranks: Amount) -> Amount:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What one rank of a group has towards the next. Arrays: one entry for each group."""
+    """What one rank of a group has towards the next."""
 
-    bandwidth: Amount  # bytes a second, one direction
-    latency_seconds: Amount
+    bandwidth: float  # bytes a second, one direction
+    latency_seconds: float
 
 
 def channel(cluster: Cluster, ranks: int, distance: int) -> Channel:
@@ -93,14 +93,14 @@ def collective_seconds(
     operation: Operation,
     nbytes: Amount,
     ranks: Amount,
-    channel: Channel,
+    bandwidth: Amount,
+    latency_seconds: Amount,
     profile: DeviceProfile,
 ) -> Floats:
     """Return the seconds of a collective that nothing disturbs; 0 in a group of one rank."""
     sent = wire_nbytes(operation, nbytes, ranks)
-    seconds = ring_steps(operation, ranks) * np.asarray(channel.latency_seconds) + sent / (
-        channel.bandwidth * profile.link_efficiency
-    )
+    starting = ring_steps(operation, ranks) * np.asarray(latency_seconds)
+    seconds = starting + sent / (bandwidth * profile.link_efficiency)
     return np.where(np.asarray(ranks) > 1, seconds, 0.0)
 
 

@@ -28,10 +28,9 @@ class Footprint:
     layer_kept: Amount  # by the forward of one layer, until its backward
     embedding_kept: Amount
     head_kept: Amount  # by the last norm, the head and the loss
-    loss_working: Amount  # alive only while the loss goes backward
-    head_working: Amount  # while the head's product goes backward
-    layer_working: Amount  # while one layer goes backward, beside what all layers keep
-    embedding_working: Amount
+    head_working: Amount  # alive for a moment while those go backward, over all that is kept
+    layer_working: Amount  # while a layer goes backward, over what layers and embedding keep
+    embedding_working: Amount  # while the embedding does, over nothing
     tied_gradient: Amount  # of a tied embedding, from the head's backward to the embedding's
 
 
@@ -42,24 +41,19 @@ def state_nbytes(parameters: Amount, precision: Precision) -> Amount:
 
 def footprint(model: Model, setting: Setting, recompute: Recompute) -> Footprint:
     """Return what one micro-batch needs, part by part."""
-    item, wide = ITEMSIZE[setting.precision], loss_itemsize(setting.precision)
     state = state_itemsize(setting.precision)
-    tokens, hidden = setting.tokens, model.hidden
-    logits = tokens * vocabulary_of_rank(model, setting.tensor)
-    embedding = embedding_parameters(model, setting.tensor)
-    cast = 0 if item == state else item * embedding  # of the head's weight, and of its gradient
-    narrow = 0 if item == wide else item * logits  # the gradient of the logits, cast back
+    embedding = state * embedding_parameters(model, setting.tensor)
+    # The head's gradient is added to the embedding's: in place, if a cast made it a tensor of its
+    # own; otherwise it is a transposed view, and the sum is a third.
+    sums = 1 if _is_cast(setting) else 2
     return Footprint(
         layer_kept=_layer_kept(model, setting, recompute),
-        embedding_kept=8 * tokens,  # the tokens, which the embedding's backward looks up again
-        head_kept=_norm_kept(setting, hidden) + cast + wide * logits,
-        loss_working=wide * logits + narrow,
-        head_working=item * (logits + tokens * hidden + embedding)
-        + (0 if item == state else state * embedding)
-        - wide * logits,
+        embedding_kept=8 * setting.tokens,  # the tokens themselves, 64-bit integers
+        head_kept=_head_kept(model, setting),
+        head_working=_head_working(model, setting),
         layer_working=_layer_working(model, setting, recompute),
-        embedding_working=state * embedding,
-        tied_gradient=state * embedding if model.tied_embeddings else 0 * embedding,
+        embedding_working=(1 + sums) * embedding if model.tied_embeddings else embedding,
+        tied_gradient=embedding if model.tied_embeddings else 0 * embedding,
     )
 
 
@@ -73,23 +67,22 @@ def peak_nbytes(
     has_head: bool,
 ) -> Amount:
     """Return the most bytes alive on a stage that holds ``held`` micro-batches at once."""
-    kept = layers * footprint.layer_kept
+    below = layers * footprint.layer_kept
     if has_embedding:
-        kept = kept + footprint.embedding_kept
-    if has_head:
-        kept = kept + footprint.head_kept
-    others = (held - 1) * kept
+        below = below + footprint.embedding_kept
+    kept = below + footprint.head_kept if has_head else below
     tied = footprint.tied_gradient if has_head and has_embedding else 0
-    head = footprint.head_kept if has_head else 0
-    moments = [kept - head + tied + footprint.layer_working]
+    most = np.asarray(below + tied + footprint.layer_working)
     if has_head:
-        moments += [kept + footprint.loss_working, kept + footprint.head_working]
+        most = np.maximum(most, kept + footprint.head_working)
     if has_embedding:
-        moments.append(tied + footprint.embedding_working)
-    most = moments[0]
-    for moment in moments[1:]:
-        most = np.maximum(most, moment)
-    return state + others + most
+        most = np.maximum(most, footprint.embedding_working)
+    return state + (held - 1) * kept + most
+
+
+def _is_cast(setting: Setting) -> bool:
+    """Whether weights are cast to what products are computed in."""
+    return ITEMSIZE[setting.precision] < state_itemsize(setting.precision)
 
 
 def _norm_kept(setting: Setting, hidden: float) -> Amount:
@@ -98,35 +91,89 @@ def _norm_kept(setting: Setting, hidden: float) -> Amount:
     return setting.tokens * ((wide + ITEMSIZE[setting.precision]) * hidden + wide)
 
 
-def _layer_kept(model: Model, setting: Setting, recompute: Recompute) -> Amount:
+def _head_kept(model: Model, setting: Setting) -> Amount:
+    logits = setting.tokens * vocabulary_of_rank(model, setting.tensor)
+    kept = _norm_kept(setting, model.hidden) + loss_itemsize(setting.precision) * logits
+    return kept + _head_cast(model, setting)
+
+
+def _head_cast(model: Model, setting: Setting) -> Amount:
+    """The head's weight, cast."""
+    if not _is_cast(setting):
+        return 0
+    return ITEMSIZE[setting.precision] * embedding_parameters(model, setting.tensor)
+
+
+def _head_working(model: Model, setting: Setting) -> Amount:
+    """The greatest of four moments: the loss, the product, the cast and the norm go backward."""
     item, wide = ITEMSIZE[setting.precision], loss_itemsize(setting.precision)
-    tokens, tensor, hidden = setting.tokens, setting.tensor, model.hidden
-    queries, keys = model.heads * model.head_dim / tensor, model.kv_heads * model.head_dim / tensor
-    feed_forward = model.feed_forward / tensor
-    log_sums = wide * tokens * model.heads / tensor  # of the attention's exponentials
+    state = state_itemsize(setting.precision)
+    tokens, hidden = setting.tokens, model.hidden
+    logits = tokens * vocabulary_of_rank(model, setting.tensor)
+    weight = embedding_parameters(model, setting.tensor)
+    cast = _head_cast(model, setting)
+    after_loss = -wide * logits  # what the loss kept is gone
+    loss = wide * logits + (item * logits if item < wide else 0)
+    product = after_loss + item * (logits + tokens * hidden + weight)
+    casting = after_loss - cast + item * tokens * hidden + (item + state) * weight
+    norm = after_loss - cast + 5 * wide * tokens * hidden  # see _RMSNorm in backend/model
+    if model.tied_embeddings:
+        norm = norm + state * weight
+    most = np.maximum(np.maximum(loss, product), norm)
+    return np.maximum(most, casting) if _is_cast(setting) else most
+
+
+def _layer_kept(model: Model, setting: Setting, recompute: Recompute) -> Amount:
+    item, tokens, hidden = ITEMSIZE[setting.precision], setting.tokens, model.hidden
+    queries, keys, feed_forward = _widths(model, setting)
     if recompute == "full":
         return item * tokens * hidden
     if recompute == "selective":  # the layer's input, and what products and attention gave
         products = queries + 2 * keys + hidden + 2 * feed_forward + hidden
-        return item * tokens * (hidden + products + queries) + log_sums
-    kept = 2 * _norm_kept(setting, hidden)
-    kept = kept + item * tokens * (2 * queries + 2 * keys + 4 * feed_forward) + log_sums
+        return item * tokens * (hidden + products + queries) + _log_sums(model, setting)
+    kept = 2 * _norm_kept(setting, hidden) + _log_sums(model, setting)
+    kept = kept + item * tokens * (2 * queries + 2 * keys + 4 * feed_forward)
     if model.query_key_norm:
-        heads = (model.heads + model.kv_heads) / tensor
-        kept = kept + tokens * wide * (queries + keys + heads)
-    if item < state_itemsize(setting.precision):  # weights cast for the products
+        heads = (model.heads + model.kv_heads) / setting.tensor
+        kept = kept + loss_itemsize(setting.precision) * tokens * (queries + keys + heads)
+    if _is_cast(setting):
         kept = kept + item * hidden * (2 * queries + 2 * keys + 3 * feed_forward)
     return kept
 
 
 def _layer_working(model: Model, setting: Setting, recompute: Recompute) -> Amount:
-    """The residual's gradient and, at the widest, those inside the feed-forward net."""
-    item, state = ITEMSIZE[setting.precision], state_itemsize(setting.precision)
-    tokens, hidden = setting.tokens, model.hidden
-    feed_forward = model.feed_forward / setting.tensor
-    gradients = item * tokens * (hidden + 3 * feed_forward)
-    weight = (item + (state if item < state else 0)) * hidden * feed_forward
-    working = gradients + weight
+    """The residual's gradient, and the widest of those inside the feed-forward net.
+
+    A recomputed layer comes on top: what its forward keeps and is not kept anyway.
+    """
+    item, tokens, hidden = ITEMSIZE[setting.precision], setting.tokens, model.hidden
+    queries, keys, feed_forward = _widths(model, setting)
+    weight_itemsize = item + (state_itemsize(setting.precision) if _is_cast(setting) else 0)
+    product = item * tokens * feed_forward + weight_itemsize * hidden * feed_forward
+    activation = 2 * item * tokens * feed_forward  # three gradients; the product's input is gone
+    working = item * tokens * hidden + np.maximum(product, activation)
     if recompute == "none":
-        return working - item * tokens * feed_forward  # down's input is gone by then
-    return working + _layer_kept(model, setting, "none")
+        return working
+    working = working + _layer_kept(model, setting, "none")
+    if item == loss_itemsize(setting.precision):
+        working = working - item * tokens * hidden  # the norm's input is the layer's
+    if recompute == "selective":
+        reused = keys + queries + 2 * feed_forward  # values, attention's output, gate and up
+        used_up = queries + keys + hidden  # before the rotary embedding; what attention adds
+        working = working - item * tokens * (reused + used_up) - _log_sums(model, setting)
+    return working
+
+
+def _widths(model: Model, setting: Setting) -> tuple[Amount, Amount, Amount]:
+    """Numbers of one token in queries, keys and the feed-forward net of a rank."""
+    return (
+        model.heads * model.head_dim / setting.tensor,
+        model.kv_heads * model.head_dim / setting.tensor,
+        model.feed_forward / setting.tensor,
+    )
+
+
+def _log_sums(model: Model, setting: Setting) -> Amount:
+    """What flash attention keeps of its softmax: a number for each query of each head."""
+    itemsize = loss_itemsize(setting.precision)
+    return itemsize * setting.tokens * model.heads / setting.tensor

@@ -60,11 +60,12 @@ def _backward(
         complete |= {prefix + name: rows + row for row, name in work.milestones}
         works.append(work)
         rows += len(work)
-    milestones = tuple(
-        (max(complete[name] for name in bucket), f"bucket {index}")
-        for index, bucket in enumerate(buckets)
-    )
-    return concatenate("backward", works, milestones)
+    milestones: list[tuple[int, str]] = []
+    after = 0  # buckets are reduced in order: none is ready before the one before it
+    for index, bucket in enumerate(buckets):
+        after = max(after, *(complete[name] for name in bucket))
+        milestones.append((after, f"bucket {index}"))
+    return concatenate("backward", works, tuple(milestones))
 
 
 def _parts(model: Model, layers: range) -> Iterator[tuple[Part, str]]:

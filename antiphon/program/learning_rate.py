@@ -11,7 +11,7 @@ from math import cos, pi
 def cosine_with_warmup(
     step: int, steps: int, warmup_steps: int, peak: float, minimum_part: float
 ) -> float:
-    """Return the rate of ``step`` (from 0) of ``steps``; the last step has ``minimum_part * peak``."""
+    """Return the rate of ``step``, from 0, of ``steps``; the last has ``minimum_part * peak``."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     decaying_steps = max(1, steps - 1 - warmup_steps)

@@ -85,9 +85,7 @@ async def train(world: World, stage: Stage, training: Training) -> Position:
     return position
 
 
-async def run_actions(
-    world: World, group: Group, stage: Stage, actions: Sequence[Action]
-) -> None:
+async def run_actions(world: World, group: Group, stage: Stage, actions: Sequence[Action]) -> None:
     """Carry out the actions of one step, in order.
 
     A reduction is tied to the milestone of the last backward at which its bucket is complete; the
@@ -115,9 +113,7 @@ async def run_actions(
                 await world.compute(stage.work(action), stage.run(action))
 
 
-async def validate(
-    world: World, group: Group, stage: Stage, training: Training, step: int
-) -> None:
+async def validate(world: World, group: Group, stage: Stage, training: Training, step: int) -> None:
     """Note the mean loss over the validation sequences, shared out over the ranks."""
     count = min(training.validation_sequences, training.settings.validation_sequences)
     mine = np.array_split(np.arange(count), training.plan.data)[group.rank]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from antiphon.spec.cluster import Cluster
 from antiphon.spec.data import Count, Data, NotNegative, Part, Positive, Whole
 from antiphon.spec.model import Model
 from antiphon.spec.plan import Precision, Recompute
+
+FORMAT: Final = 1
 
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
@@ -65,7 +67,7 @@ class Job(Data):
     Paths (``train.data`` where it is a folder, ``model_config_path``) are absolute.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1] = FORMAT
     kind: Literal["train"] = "train"
     name: str
     model: Model

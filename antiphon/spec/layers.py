@@ -43,7 +43,7 @@ class Given:
 class Layers:
     """Layers as one; of what several say, the last one's word holds."""
 
-    def __init__(self, *layers: Layer, main: Layer) -> None:
+    def __init__(self, layers: Sequence[Layer], main: Layer) -> None:
         self._layers = layers
         self._main = main  # where what is missing should stand
         self.data: dict[str, Any] = {}
@@ -77,7 +77,8 @@ def read_user_file() -> TomlFile | None:
 
 def read_overrides(overrides: Sequence[str], seed: int | None = None) -> list[Given]:
     """The layers of ``--set`` and ``--seed``. Raises JobError with every mistake in them."""
-    layers, mistakes = [], []
+    layers: list[Given] = []
+    mistakes: list[Mistake] = []
     for text in overrides:
         try:
             layers.append(parse_override(text))
@@ -119,8 +120,9 @@ def _merged(lower: Mapping[str, Any], higher: Mapping[str, Any]) -> dict[str, An
     merged = dict(lower)
     for key, value in higher.items():
         below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merged(below, value) if both else value
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = _merged(below, value)
+        merged[key] = value
     return merged
 
 

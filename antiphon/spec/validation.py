@@ -159,8 +159,8 @@ def _mistake(
     elif kind == "extra_forbidden":
         problem = f"`{key}` is not a key of {inside}"
         near = _nearest_key(schema, detail["loc"])
-        keys = f"{inside} takes {listed(_keys(schema, detail['loc'][:-1]), 'and')}"
-        way_out = f"write `{near}`; {keys}" if near else keys
+        keys = listed(_keys(schema, detail["loc"][:-1]), "and")
+        way_out = f"write `{near}`" if near else f"{inside} takes {keys}"
     elif kind == "literal_error":
         choices = re.findall(r"'([^']*)'", facts["expected"])
         near = nearest(value, choices) if isinstance(value, str) else None

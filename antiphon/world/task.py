@@ -131,7 +131,9 @@ class Scope:
             self._idle = Handle("scope")
             try:
                 await self._idle
-            except Cancelled as cancelled:  # from an outer scope: pass it on, then wait all the same
+            except (
+                Cancelled
+            ) as cancelled:  # from an outer scope: pass it on, then wait all the same
                 self._give_up(cancelled)
         if self._failure is not None and self._failure is not error:
             raise self._failure

@@ -1,0 +1,205 @@
+"""Measures this machine with a job's own model: the profile by which its plans are costed.
+
+Everything is measured on all cores at once, as the job will run: for each way to share them out,
+so many processes of so many threads measure at the same time.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from antiphon.backend.supervisor import Workers
+from antiphon.cost.collective import measured_seconds
+from antiphon.cost.device_profile import (
+    Block,
+    DeviceProfile,
+    ErrorFigure,
+    Identity,
+    LinkPoint,
+    Point,
+    Share,
+)
+from antiphon.cost.inventory import Setting, update_work
+from antiphon.cost.roofline import part_seconds, work_seconds
+from antiphon.cost.work import Operation, Part, Phase
+from antiphon.spec.job import Train
+from antiphon.spec.local_machine import read_processor
+from antiphon.spec.model import Model
+from antiphon.spec.plan import Precision, Recompute
+
+ENTRY = "antiphon.backend.profile.rank:profile_rank"
+LAYERS = 4  # of the model that is measured, at most: what one takes does not depend on the rest
+
+Progress = Callable[[str, int, int], None]  # what was measured, parts done, parts in all
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a profile covers."""
+
+    shares: tuple[Share, ...]
+    micro_batches: tuple[int, ...]
+    recomputes: tuple[Recompute, ...]
+    precision: Precision
+
+
+def this_machine() -> Identity:
+    """Return what a profile of this machine is valid for."""
+    processor = read_processor()
+    return Identity(processor=processor.name, torch=torch.__version__, cores=processor.cores)
+
+
+def measure(
+    model: Model,
+    settings: Train,
+    extent: Extent,
+    log_folder: Path,
+    progress: Progress | None = None,
+) -> DeviceProfile:
+    """Measure and return a profile. Takes seconds for each share; raises RunError if it fails."""
+    measured = model.model_copy(update={"layers": min(model.layers, LAYERS)})
+    arguments = {
+        "model": measured.model_dump_json(),
+        "settings": settings.model_dump_json(),
+        "precision": extent.precision,
+        "micro_batches": extent.micro_batches,
+        "recomputes": extent.recomputes,
+        "folder": str(log_folder),
+    }
+    total = len(extent.shares) * parts(extent)
+    done = 0
+    by_share: dict[Share, list[dict[str, Any]]] = {}
+    for share in extent.shares:
+
+        def heed(topic: str, rank: int, facts: dict[str, Any], share: Share = share) -> None:
+            nonlocal done
+            if rank == 0 and topic == "profile":
+                done += 1
+                if progress is not None:
+                    progress(f"{_words(share)}: {facts['part']}", done, total)
+
+        with Workers(share.processes, share.threads, log_folder) as workers:
+            by_share[share] = workers.run(
+                ENTRY, arguments, on_note=heed, timeout_seconds=settings.timeout_seconds
+            )
+    profile = _merge(by_share, extent)
+    return _with_steps(profile, measured, settings, by_share)
+
+
+def parts(extent: Extent) -> int:
+    """Return how many parts of the measurement each share reports."""
+    return len(extent.micro_batches) * len(extent.recomputes) + 3
+
+
+def _merge(by_share: dict[Share, list[dict[str, Any]]], extent: Extent) -> DeviceProfile:
+    """Take each figure from the slowest rank: in a synchronous step all wait for it."""
+    results = list(by_share.values())
+    blocks = [Block(**_slowest(same)) for ranks in results for same in _rows(ranks, "blocks")]
+    points = [
+        Point(**_slowest(same) | {"shape": tuple(same[0]["shape"])})
+        for ranks in results
+        for same in _rows(ranks, "points")
+    ]
+    links = [LinkPoint(**_slowest(same)) for ranks in results for same in _rows(ranks, "links")]
+    products = [_rate(point) * point.processes for point in points if point.kind == "matmul"]
+    copies = [p.nbytes / p.seconds * p.processes for p in points if p.kind == "copy"]
+    identity = this_machine()
+    return DeviceProfile(
+        device="processor",
+        identity=identity,
+        basis="measured",
+        source=f"measured on this machine with torch {identity.torch}, {platform.node()}",
+        peak_flops={extent.precision: max(products)},
+        memory_bandwidth=max(copies),
+        blocks=tuple(blocks),
+        points=tuple(points),
+        links=tuple(links),
+        contention=1.0,
+    )
+
+
+def _with_steps(
+    profile: DeviceProfile,
+    model: Model,
+    settings: Train,
+    by_share: dict[Share, list[dict[str, Any]]],
+) -> DeviceProfile:
+    """Compare whole steps with the sum of their parts: what is left over is a step's own.
+
+    What a reduction adds to a step, over what it takes alone, is the contention.
+    """
+    overheads, contentions, errors = [], [], []
+    for share, ranks in by_share.items():
+        steps = [rank["steps"] for rank in ranks]
+        alone = max(step["alone_seconds"] for step in steps)
+        computing = computing_seconds(profile, model, settings, steps[0], share)
+        overheads.append(alone - computing)
+        errors.append(abs(alone - computing) / alone)
+        if share.processes > 1:
+            together = max(step["together_seconds"] for step in steps)
+            reducing = sum(
+                float(_reduction_seconds(profile, nbytes, share.processes))
+                for nbytes in steps[0]["buckets"]
+            )
+            contentions.append((together - alone) / reducing)
+    update: dict[str, Any] = {
+        "step_overhead_seconds": max(0.0, float(np.mean(overheads))),
+        "errors": (
+            ErrorFigure(
+                basis="measured",
+                relative=max(errors),
+                source=f"whole steps against the sum of their parts, {len(errors)} ways to share",
+            ),
+        ),
+    }
+    if contentions:
+        update["contention"] = max(0.0, float(np.mean(contentions)))
+    return profile.model_copy(update=update)
+
+
+def computing_seconds(
+    profile: DeviceProfile, model: Model, settings: Train, step: dict[str, Any], share: Share
+) -> float:
+    """Return what a step's forwards, backwards and update take by the profile."""
+    precision: Precision = profile.blocks[0].precision
+    setting = Setting(1, step["micro_batch"], settings.sequence_length, precision)
+    seconds = 0.0
+    for part in (Part.EMBEDDING, Part.LAYER, Part.HEAD):
+        count = model.layers if part is Part.LAYER else 1
+        for phase in (Phase.FORWARD, Phase.BACKWARD):
+            one, _ = part_seconds(profile, model, part, phase, setting, "none", share)
+            seconds += step["micro_batches"] * count * float(one)
+    update = work_seconds(profile, update_work(step["parameters"], precision), share)
+    return seconds + float(update.sum())
+
+
+def _reduction_seconds(profile: DeviceProfile, nbytes: int, processes: int) -> float:
+    seconds = measured_seconds(Operation.ALL_REDUCE, nbytes, processes, profile)
+    assert seconds is not None
+    return float(seconds)
+
+
+def _rows(ranks: Sequence[dict[str, Any]], kind: str) -> list[tuple[dict[str, Any], ...]]:
+    """Return, for each figure, what every rank measured."""
+    return list(zip(*(rank[kind] for rank in ranks), strict=True))
+
+
+def _slowest(same: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return max(same, key=lambda row: float(row["seconds"]))
+
+
+def _rate(point: Point) -> float:
+    batch, m, n, k = point.shape
+    return 2.0 * batch * m * n * k / point.seconds
+
+
+def _words(share: Share) -> str:
+    processes = "1 process" if share.processes == 1 else f"{share.processes} processes"
+    return f"{processes} x {share.threads} threads"

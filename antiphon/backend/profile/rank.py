@@ -1,0 +1,47 @@
+"""What one worker measures of this machine, while its peers measure the same beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from antiphon.backend.profile.blocks import measure_blocks
+from antiphon.backend.profile.links import measure_links
+from antiphon.backend.profile.measurer import Measurer
+from antiphon.backend.profile.operations import measure_operations, measure_update
+from antiphon.backend.profile.steps import measure_steps
+from antiphon.backend.worker import Worker
+from antiphon.spec.job import Train
+from antiphon.spec.model import Model
+
+
+def profile_rank(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Measure blocks of the job's model, operations by size, and the links between the ranks."""
+    model = Model.model_validate_json(arguments["model"])
+    settings = Train.model_validate_json(arguments["settings"])
+    world = worker.world(Path(arguments["folder"]))
+    try:
+        threads = torch.get_num_threads()
+        measurer = Measurer(world, threads, model, settings, arguments["precision"])
+        measure_operations(measurer)
+        worker.note("profile", {"part": "operations"})
+        for recompute in arguments["recomputes"]:
+            for micro_batch in arguments["micro_batches"]:
+                measure_blocks(measurer, micro_batch, recompute)
+                worker.note("profile", {"part": f"micro-batch {micro_batch}, {recompute}"})
+        measure_update(measurer)
+        if worker.ranks > 1:
+            measure_links(measurer)
+        worker.note("profile", {"part": "links"})
+        steps = measure_steps(measurer, arguments["micro_batches"][0])
+        worker.note("profile", {"part": "whole steps"})
+        return {
+            "steps": steps,
+            "blocks": [block.model_dump() for block in measurer.blocks],
+            "points": [point.model_dump() for point in measurer.points],
+            "links": [link.model_dump() for link in measurer.links],
+        }
+    finally:
+        world.close()

@@ -1,0 +1,118 @@
+"""The trace of a run, for https://ui.perfetto.dev or chrome://tracing.
+
+The form is Chrome's Trace Event Format, as JSON. A rank is a process there and a lane a thread;
+times are microseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from antiphon.backend.journal import FORMAT
+from antiphon.errors import RunError
+
+EVENTS = "events"
+TRACE = "trace.json"
+
+
+class Span(NamedTuple):
+    """What ran on a lane, and when: nanoseconds of a clock that all ranks share."""
+
+    lane: str
+    name: str
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankEvents:
+    """The spans of one rank."""
+
+    rank: int
+    spans: tuple[Span, ...]
+
+
+def write_trace(run_dir: Path, path: Path | None = None) -> Path:
+    """Write the trace of the run in ``run_dir``, to ``path`` or beside its events; say where.
+
+    Raises RunError where the run left no events, or some that cannot be read.
+    """
+    path = path or run_dir / TRACE
+    files = sorted((run_dir / EVENTS).glob("rank-*.jsonl"))
+    if not files:
+        raise RunError(f"`{run_dir / EVENTS}` holds no events", "give the folder of a run")
+    ranks = sorted((read_events(file) for file in files), key=lambda events: events.rank)
+    scratch = path.with_name(path.name + ".new")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+        separator = ""
+        for event in trace_events(ranks):  # a line each: a long run has millions
+            file.write(separator + json.dumps(event))
+            separator = ",\n"
+        file.write("\n]}\n")
+    scratch.replace(path)
+    return path
+
+
+def read_events(path: Path) -> RankEvents:
+    """Read what one rank logged. A last line that was cut off, by a kill, is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # whole ones: each ends in a newline
+    try:
+        header = json.loads(lines[0])
+        if header["format"] != FORMAT:
+            problem = f"`{path}` has format {header['format']}; this version reads {FORMAT}"
+            raise RunError(problem, "write the trace with the antiphon that made the run")
+        spans = tuple(Span(*json.loads(line)) for line in lines[1:])
+        return RankEvents(header["rank"], spans)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"`{path}` holds no events that can be read: {error}") from None
+
+
+def trace_events(ranks: Iterable[RankEvents]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a trace: names of the tracks, then spans. The first begins at 0."""
+    ranks = list(ranks)
+    begin = min((span.begin for events in ranks for span in events.spans), default=0)
+    for events in ranks:
+        yield _metadata("process_name", events.rank, name=f"rank {events.rank}")
+        yield _metadata("process_sort_index", events.rank, sort_index=events.rank)
+        for number, (lane, spans) in enumerate(tracks(events.spans), 1):
+            yield _metadata("thread_name", events.rank, number, name=lane)
+            yield _metadata("thread_sort_index", events.rank, number, sort_index=number)
+            for span in spans:
+                yield {
+                    "ph": "X",
+                    "pid": events.rank,
+                    "tid": number,
+                    "cat": span.lane,
+                    "name": span.name,
+                    "ts": (span.begin - begin) / 1e3,
+                    "dur": (span.end - span.begin) / 1e3,
+                }
+
+
+def tracks(spans: Iterable[Span]) -> list[tuple[str, list[Span]]]:
+    """Give each lane a track, and more where its spans overlap: viewers draw one after another.
+
+    Lanes stand in the order of their first span, and the spans of a track in order of time.
+    """
+    lanes: dict[str, list[list[Span]]] = {}
+    for span in sorted(spans, key=lambda span: (span.begin, span.end)):
+        lane = lanes.setdefault(span.lane, [])
+        free = next((track for track in lane if track[-1].end <= span.begin), None)
+        if free is None:
+            lane.append([span])
+        else:
+            free.append(span)
+    return [
+        (name if number == 1 else f"{name} {number}", track)
+        for name, lane in lanes.items()
+        for number, track in enumerate(lane, 1)
+    ]
+
+
+def _metadata(topic: str, pid: int, tid: int = 0, **arguments: str | int) -> dict[str, Any]:
+    return {"ph": "M", "pid": pid, "tid": tid, "name": topic, "args": arguments}

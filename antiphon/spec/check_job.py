@@ -1,0 +1,173 @@
+"""The checks of a job that need several sections at once: do its degrees divide what they split?
+
+Each returns Mistakes whose keys are those of the job file; where they stand is added by the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd, prod
+
+from antiphon.errors import Mistake
+from antiphon.registry import UnknownPolicy, require
+from antiphon.spec.cluster import Device
+from antiphon.spec.job import PlanPins
+from antiphon.spec.model import Model
+from antiphon.spec.validation import listed
+
+MOST_CHOICES = 10  # that a message lists
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of a job could be read. None: left out, or with mistakes of its own."""
+
+    model: Model | None
+    model_name: str  # "llama3-8b.json", or "the model"
+    sequence_length: int | None
+    global_batch: int | None
+    precision: str | None
+    plan: PlanPins
+    cluster_name: str
+    devices: int | None  # None: open
+    kinds: tuple[Device, ...]  # of devices, one of each; none where they are not known
+
+
+def check(parts: Parts) -> list[Mistake]:
+    """Every mistake that two or more sections make together, one for a key."""
+    found: dict[str, Mistake] = {}
+    for rule in (_tensor, _pipeline, _schedule, _batch, _devices, _context, _precision):
+        for mistake in rule(parts):
+            found.setdefault(mistake.key, mistake)
+    return list(found.values())
+
+
+def _tensor(parts: Parts) -> Iterator[Mistake]:
+    model, tensor = parts.model, parts.plan.tensor
+    if model is None or tensor is None:
+        return
+    split = {
+        "attention heads": model.heads,
+        "key-value heads": model.kv_heads,
+        "feed-forward channels": model.feed_forward,
+    }
+    for what, count in split.items():
+        if count % tensor:
+            yield Mistake(
+                key="plan.tensor",
+                problem=f"{tensor} does not divide the {count} {what} of {parts.model_name}",
+                help=f"{_use_divisor(gcd(*split.values()), tensor)}, {_OR_DELETE}",
+            )
+            return
+
+
+def _pipeline(parts: Parts) -> Iterator[Mistake]:
+    model, pipeline = parts.model, parts.plan.pipeline
+    if model is not None and pipeline is not None and pipeline > model.layers:
+        yield Mistake(
+            key="plan.pipeline",
+            problem=f"{pipeline} stages, but {parts.model_name} has only {model.layers} layers",
+            help=f"use {model.layers} or less, {_OR_DELETE}",
+        )
+
+
+def _schedule(parts: Parts) -> Iterator[Mistake]:
+    if parts.plan.schedule is None:
+        return
+    try:
+        require("pipeline", parts.plan.schedule)
+    except UnknownPolicy as unknown:
+        near = f"; nearest is {unknown.nearest}" if unknown.nearest else ""
+        yield Mistake(
+            key="plan.schedule",
+            problem=f"no schedule is called `{unknown.name}`",
+            help=f"use {listed(unknown.names)}{near}",
+        )
+
+
+def _batch(parts: Parts) -> Iterator[Mistake]:
+    """Every data-parallel rank takes equally many micro-batches of the global batch."""
+    batch, data, micro_batch = parts.global_batch, parts.plan.data, parts.plan.micro_batch
+    if batch is None:
+        return
+    if data is not None and batch % data:
+        yield Mistake(
+            key="plan.data",
+            problem=f"{data} does not divide the global batch of {batch} sequences",
+            help=f"{_use_divisor(batch, data)}, or change `train.global_batch`",
+        )
+    elif micro_batch is not None and batch % (micro_batch * (data or 1)):
+        share = batch // (data or 1)
+        whose = f" of each of {data} ranks" if data else ""
+        yield Mistake(
+            key="plan.micro_batch",
+            problem=f"{micro_batch} does not divide the {share} sequences of a step{whose}",
+            help=f"{_use_divisor(share, micro_batch)}, {_OR_DELETE}",
+        )
+
+
+def _devices(parts: Parts) -> Iterator[Mistake]:
+    """The degrees that are pinned must divide the devices; all three must make them up."""
+    degrees = {
+        axis: degree
+        for axis in ("data", "tensor", "pipeline")
+        if (degree := getattr(parts.plan, axis)) is not None
+    }
+    if parts.devices is None or not degrees:
+        return
+    ranks = prod(degrees.values())
+    if ranks == parts.devices or (len(degrees) < 3 and parts.devices % ranks == 0):
+        return
+    product = " x ".join(f"{axis} {degree}" for axis, degree in degrees.items())
+    makes = f" makes {ranks} ranks, which" if len(degrees) > 1 else ""
+    verb = "are not" if len(degrees) == 3 else "do not divide" if makes else "does not divide"
+    axis, degree = next(iter(degrees.items()))
+    yield Mistake(
+        key=f"plan.{axis}",
+        problem=f"{product}{makes} {verb} the {parts.devices} devices of {parts.cluster_name}",
+        help=_mend_degree(parts.devices, axis, ranks // degree, whole=len(degrees) == 3),
+    )
+
+
+def _mend_degree(devices: int, axis: str, others: int, whole: bool) -> str:
+    """``others`` is the product of the other degrees; ``whole``: all of them are pinned."""
+    if devices % others:
+        return "delete the lines of the degrees: antiphon chooses"
+    if whole:
+        return f"use {axis} = {devices // others}, {_OR_DELETE}"
+    return f"{_use_divisor(devices // others, devices)}, {_OR_DELETE}"
+
+
+def _context(parts: Parts) -> Iterator[Mistake]:
+    model, length = parts.model, parts.sequence_length
+    if model is not None and length is not None and length > model.context_length:
+        limit = model.context_length
+        yield Mistake(
+            key="train.sequence_length",
+            problem=f"{length} is more than the context of {limit} tokens of {parts.model_name}",
+            help=f"use {limit} or less",
+        )
+
+
+def _precision(parts: Parts) -> Iterator[Mistake]:
+    for device in parts.kinds:
+        able = [name for name in device.peak_flops if name != "tf32"]
+        if parts.precision is not None and parts.precision not in able:
+            yield Mistake(
+                key="train.precision",
+                problem=f"device {device.name} does not compute in {parts.precision}",
+                help=f"use {listed(able)}, {_OR_DELETE}",
+            )
+
+
+_OR_DELETE = "or delete the line: antiphon chooses"
+
+
+def _use_divisor(number: int, wanted: int) -> str:
+    """``use 1, 2, 4 or 8``; of many divisors, those next to ``wanted``."""
+    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+    if len(divisors) <= MOST_CHOICES:
+        return f"use {listed(divisors)}"
+    near = sorted(divisors, key=lambda divisor: abs(divisor - wanted))[:4]
+    return f"use {listed(sorted(near))}, or another divisor of {number}"
