@@ -8,6 +8,8 @@ from typing import Any
 
 Message = dict[str, Any]
 
+LOOPBACK = "127.0.0.1"  # the only address at which anything listens
+
 
 class Closed(Exception):
     """The other end is gone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sysconfig
@@ -89,11 +88,6 @@ def open_corpus(data: str) -> Corpus:
         problem = f"`{data}` holds no text"
         raise JobError(Mistake(KEY, problem, f"antiphon reads files {', '.join(suffixes)}"))
     return Corpus(root, files)
-
-
-def document_hash(name: str) -> int:
-    """Return 64 bits that depend on ``name`` alone, and so on no order."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _builtin() -> Corpus:

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from antiphon.backend.journal import SpanLog, nanoseconds
@@ -26,12 +27,14 @@ class Job:
     run: Callable[[], Any] | None
     tied: dict[str | None, list[Callable[[], None]]]
     unreached: list[str]  # milestones not yet passed, in order
+    failures_known: int = 0  # when it was submitted
 
 
 class DeviceThread:
     """Carries out computations one after another, and starts what is tied to their milestones.
 
     What is tied starts here, in the hook itself: through the loop it would wait for its turn.
+    What was queued before the loop knew of a failure fails with it, for it may build on it.
     """
 
     def __init__(self, loop: Loop, log: SpanLog) -> None:
@@ -39,11 +42,15 @@ class DeviceThread:
         self._log = log
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._running: Job | None = None
+        self._failures = 0  # counted by the device thread
+        self._failures_known = 0  # counted by the loop
+        self._failure: BaseException | None = None  # the last
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
         """Queue a computation; from the loop."""
+        job.failures_known = self._failures_known
         self._queue.put(job)
 
     def reach(self, milestone: str) -> None:
@@ -68,7 +75,10 @@ class DeviceThread:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            self._carry_out(job)
+            if self._failure is not None and job.failures_known < self._failures:
+                self._loop.post(partial(_fail, job.computation, self._failure))
+            else:
+                self._carry_out(job)
 
     def _carry_out(self, job: Job) -> None:
         computation = job.computation
@@ -79,8 +89,9 @@ class DeviceThread:
             if job.unreached:
                 raise RuntimeError(f"{computation.name!r} never passed {job.unreached}")
         except BaseException as error:  # noqa: BLE001 - it is raised where the handle is awaited
-            failure = error.with_traceback(error.__traceback__)
-            self._loop.post(lambda: _fail(computation, failure))
+            self._failures += 1
+            self._failure = error
+            self._loop.post(partial(self._report, computation, error))
         else:
             for start in job.tied.get(None, ()):
                 start()
@@ -88,6 +99,11 @@ class DeviceThread:
         finally:
             self._running = None
             self._log.span(COMPUTE_LANE, computation.name, begin, nanoseconds())
+
+    def _report(self, computation: Computation[Any], error: BaseException) -> None:
+        # On the loop.
+        self._failures_known += 1
+        _fail(computation, error)
 
 
 def _fail(computation: Computation[Any], error: BaseException) -> None:

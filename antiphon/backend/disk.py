@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ class DiskStore:
 
     def sync(self, name: str = "") -> Handle[None]:
         """Make a file, or a folder and all in it, outlive a loss of power."""
-        return self._do(f"sync {name}", lambda: _sync(self._root / name))
+        return self._do(f"sync {name}", lambda: _sync(self._root, name))
 
     def close(self) -> None:
         """End the thread, after what is queued."""
@@ -60,9 +61,8 @@ class DiskStore:
         def work() -> None:
             try:
                 result = action()
-            except OSError as error:
-                failure = error
-                self._loop.post(lambda: handle.fail(failure))
+            except Exception as error:  # noqa: BLE001 - it is raised where the handle is awaited
+                self._loop.post(partial(handle.fail, error))
             else:
                 self._loop.post(lambda: handle.settle(result))
 
@@ -91,10 +91,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    if path.is_dir():
-        for inner in path.iterdir():
-            _sync(inner)
+def _sync(root: Path, name: str) -> None:
+    path = root / name
+    for inner in [*path.rglob("*"), path]:
+        _sync_one(inner)
+    while path != root:  # a new folder is lost with the entry in its parent
+        path = path.parent
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import PrefixStore, ProcessGroupGloo, Store, Work
+from torch.distributed import PrefixStore, ProcessGroupGloo, Store, Work  # type: ignore[attr-defined]
 
+from antiphon.backend.channel import LOOPBACK
 from antiphon.backend.journal import SpanLog, nanoseconds
 from antiphon.backend.loop import Loop
 from antiphon.cost.collective import wire_nbytes
@@ -26,12 +27,14 @@ from antiphon.world.handle import Handle
 
 COMMUNICATION_LANE = "communication"
 
+Transport = Any  # a ProcessGroupGloo, whose collectives torch's type stubs leave out
+
 
 class PeerLost(Exception):
     """The transport gave up on a peer. Which one is for the supervisor to say."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Collective:
     """A collective that was issued; it starts when it and all before it are ready."""
 
@@ -50,42 +53,48 @@ class GlooGroup:
         members: tuple[int, ...],
         rank: int,
         epoch: int,
-        backend: ProcessGroupGloo | None,
+        transport: Transport | None,
         loop: Loop,
         log: SpanLog,
     ) -> None:
-        """``backend`` None is a group of one, in which nothing is sent."""
+        """``transport`` None is a group of one, in which nothing is sent."""
         self.members = members
         self.rank = rank
         self.epoch = epoch
-        self._backend = backend
+        self._transport = transport
         self._loop = loop
         self._log = log
         self.sent_nbytes = 0.0  # by this rank, payload only
-        self._issued: deque[Collective] = deque()
+        self._issued: deque[Collective] = deque()  # that have not started
+        self._failure: BaseException | None = None  # of a collective that will never start
         self._lock = threading.Lock()
 
     def all_reduce(self, tensor: Tensor, exact: bool) -> Collective:
         """Issue a sum of ``tensor`` in place; with ``exact``, in rank order."""
-        backend = self._backend
+        transport = self._transport
         name = f"all-reduce {tensor.nbytes} B"
-        if backend is None:
+        if transport is None:
             return self._issue(name, _nothing, None)
         sent = wire_nbytes(Operation.ALL_REDUCE, tensor.nbytes, len(self.members), exact=exact)
         self.sent_nbytes += float(sent)
         if not exact:
-            return self._issue(name, lambda: backend.allreduce([tensor]), None)
-        parts = [torch.empty_like(tensor) for _ in self.members]
+            return self._issue(name, lambda: transport.allreduce([tensor]), None)
+        parts: list[Tensor] = []
+
+        def start() -> Work:
+            parts.extend(torch.empty_like(tensor) for _ in self.members)
+            work: Work = transport.allgather([parts], [tensor])
+            return work
 
         def finish() -> None:
             tensor.copy_(ordered_sum(parts))
 
-        return self._issue(name, lambda: backend.allgather([parts], [tensor]), finish)
+        return self._issue(name, start, finish)
 
     def barrier(self) -> Collective:
         """Issue a barrier."""
-        backend = self._backend
-        return self._issue("barrier", _nothing if backend is None else backend.barrier, None)
+        transport = self._transport
+        return self._issue("barrier", _nothing if transport is None else transport.barrier, None)
 
     def ready(self, collective: Collective) -> None:
         """Let ``collective`` start as soon as all issued before it have; from any thread."""
@@ -94,14 +103,30 @@ class GlooGroup:
             while self._issued and self._issued[0].is_ready:
                 self._start(self._issued.popleft())
 
+    def abandon(self, collective: Collective, error: BaseException) -> None:
+        """Fail ``collective``, which will not be ready, and all issued after it; from the loop."""
+        with self._lock:
+            self._failure = error
+            place = self._issued.index(collective)
+            abandoned = [self._issued.pop() for _ in range(place, len(self._issued))]
+        for each in abandoned:
+            each.handle.fail(error)
+
     def close(self) -> None:
-        """Drop the transport, here: its threads cannot end themselves, so none may drop it last."""
-        self._backend = None
+        """Drop the transport; blocks while a collective is under way.
+
+        It is dropped here, since its own threads cannot end themselves: none may drop it last.
+        """
+        self._issued.clear()  # they hold the transport
+        self._transport = None
 
     def _issue(
         self, name: str, start: Callable[[], Work | None], finish: Callable[[], None] | None
     ) -> Collective:
         collective = Collective(Handle(name), start, finish)
+        if self._failure is not None:
+            collective.handle.fail(self._failure)
+            return collective
         with self._lock:
             self._issued.append(collective)
         return collective
@@ -127,12 +152,12 @@ class GlooGroup:
             done.value()
             if collective.finish is not None:
                 collective.finish()
-        except RuntimeError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised where the handle is awaited
             self._settle(collective, error)
         else:
             self._settle(collective, None)
 
-    def _settle(self, collective: Collective, error: RuntimeError | None) -> None:
+    def _settle(self, collective: Collective, error: Exception | None) -> None:
         handle = collective.handle
         self._log.span(COMMUNICATION_LANE, handle.name, collective.begin, nanoseconds())
         if error is None:
@@ -144,10 +169,10 @@ class GlooGroup:
 
 def connect(
     store: Store, members: Sequence[int], rank: int, prefix: str, timeout_seconds: float
-) -> ProcessGroupGloo:
+) -> Transport:
     """Make the transport of a group on this machine; blocks until every member does."""
-    options = ProcessGroupGloo._Options()
-    options._devices = [ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._devices = [ProcessGroupGloo.create_device(hostname=LOOPBACK)]
     options._timeout = timedelta(seconds=timeout_seconds)
     return ProcessGroupGloo(PrefixStore(prefix, store), rank, len(members), options)
 

@@ -32,7 +32,8 @@ class GradientBuckets:
                 parameter = parameters[name]
                 flat = self.flat[-1][offset : offset + parameter.numel()]
                 parameter.grad = flat.view_as(parameter)
-                parameter.register_post_accumulate_grad_hook(self._hook(number))
+                hook = self._hook(number)
+                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
                 offset += parameter.numel()
         self.loss = self.flat[-1][-1]  # rides along: one collective less in each step
 

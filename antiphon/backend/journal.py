@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from pathlib import Path
 
 FORMAT = 1
@@ -19,7 +20,7 @@ class SpanLog:
     def __init__(self, path: Path | None, rank: int) -> None:
         """``path`` None keeps nothing."""
         self._path = path
-        self._spans: list[tuple[str, str, int, int]] = []
+        self._spans: deque[tuple[str, str, int, int]] = deque()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             header = {"format": FORMAT, "rank": rank, "columns": ["lane", "name", "begin", "end"]}
@@ -33,9 +34,9 @@ class SpanLog:
     def flush(self) -> None:
         """Write what has gathered."""
         if self._path is not None and self._spans:
-            spans, self._spans = self._spans, []
             with self._path.open("a") as file:
-                file.writelines(json.dumps(span) + "\n" for span in spans)
+                while self._spans:
+                    file.write(json.dumps(self._spans.popleft()) + "\n")
 
 
 def nanoseconds() -> int:

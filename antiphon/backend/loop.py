@@ -10,6 +10,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from antiphon.world.handle import Handle
@@ -41,10 +42,8 @@ class Loop:
     def post(self, callback: Callable[[], None]) -> None:
         """Have the loop call ``callback``; from any thread."""
         self._posted.append(callback)
-        try:
+        with suppress(OSError):  # full of wake-ups, or the loop is closed: nobody waits any more
             self._wake.send(b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full of wake-ups: the loop will see this one too
 
     def run(
         self,

@@ -21,7 +21,7 @@ class PeakMemory:
         self._profile = profile(
             activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False
         )
-        self._profile.__enter__()
+        self._profile.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -31,12 +31,12 @@ class PeakMemory:
         traceback: TracebackType | None,
     ) -> None:
         assert self._profile is not None
-        self._profile.__exit__(kind, error, traceback)
+        self._profile.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         assert self._profile.profiler is not None
         results = self._profile.profiler.kineto_results
         assert results is not None
         changes = [event for event in results.events() if event.name() == "[memory]"]
         alive = 0
         for change in sorted(changes, key=lambda event: event.start_ns()):
-            alive += change.nbytes()
+            alive += change.nbytes()  # type: ignore[attr-defined]  # missing in torch's stub
             self.nbytes = max(self.nbytes, alive)

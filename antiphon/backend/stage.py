@@ -19,6 +19,7 @@ from antiphon.backend.model.initial import initialise
 from antiphon.backend.model.functions import cross_entropy_sum
 from antiphon.backend.model.llama import Transformer
 from antiphon.backend.peak_memory import PeakMemory
+from antiphon.backend.tokens import Split
 from antiphon.cost.rank_work import rank_work
 from antiphon.cost.work import Work
 from antiphon.errors import RunError
@@ -47,7 +48,9 @@ class TokenSource(Protocol):
     def tokenizer_path(self) -> Path:
         """A tokenizer.json, which goes into checkpoints."""
 
-    def batch(self, split: str, sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+    def batch(
+        self, split: Split, indices: Sequence[int], sequence_length: int
+    ) -> NDArray[np.int64]:
         """Return tokens (sequences, sequence length + 1)."""
 
 
@@ -231,8 +234,9 @@ class TorchStage:
         if self._reduces:
             self._reach(f"bucket {bucket}")
 
-    def _batch(self, split: str, sequences: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        tokens = torch.from_numpy(self._tokens.batch(split, sequences))
+    def _batch(self, split: Split, sequences: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        length = self._settings.sequence_length
+        tokens = torch.from_numpy(self._tokens.batch(split, sequences.tolist(), length))
         return tokens[:, :-1], tokens[:, 1:]
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:

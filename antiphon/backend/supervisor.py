@@ -17,16 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from antiphon.backend.channel import Channel, Closed, Message
+from antiphon.backend.channel import LOOPBACK, Channel, Closed, Message
 from antiphon.errors import RunError
 
-LOOPBACK = "127.0.0.1"
 START_SECONDS = 120.0  # importing torch on a cold, busy machine has been seen to take 20
-GRACE_SECONDS = 2.0  # for the process that really died to be noticed, when its peers complain
+GRACE_SECONDS = 2.0  # for the worker that really failed to be heard, when its peers complain
 LOG_LINES = 12  # of a dead worker's log, shown to the user
 
 OnNote = Callable[[str, int, dict[str, Any]], None]  # topic, rank, facts
@@ -48,12 +47,20 @@ class Workers:
 
     def __init__(self, count: int, threads: int, log_folder: Path, port: int = 0) -> None:
         """Start them; raises RunError if ``port`` is taken. Logs go to ``log_folder``."""
+        self._store: TCPStore | None
         self._store, self._port = _open_store(port)
         self._threads = threads
         self._epoch = 0
         self._selector = selectors.DefaultSelector()
-        log_folder.mkdir(parents=True, exist_ok=True)
-        self._processes = [self._start(number, log_folder) for number in range(count)]
+        self._processes: list[Process] = []
+        self._is_usable = True
+        try:
+            log_folder.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                self._processes.append(self._start(number, log_folder))
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Workers:
         return self
@@ -71,6 +78,11 @@ class Workers:
         """Process numbers of the workers."""
         return tuple(process.process.pid for process in self._processes)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether another ``run`` may follow."""
+        return self._is_usable
+
     def run(
         self,
         entry: str,
@@ -85,7 +97,10 @@ class Workers:
         Returns what each rank returned. Raises RunError if one fails, dies, or if none tells
         anything for ``timeout_seconds``; the workers are of no use then.
         """
+        assert self._is_usable, "the workers are closed, or a run of theirs failed"
         members = self._processes[: len(self._processes) if ranks is None else ranks]
+        assert ranks is None or len(members) == ranks, "more ranks are asked for than there are"
+        self._is_usable = False  # until this has ended well
         self._epoch += 1
         message = {
             "entry": entry,
@@ -99,32 +114,31 @@ class Workers:
         for rank, process in enumerate(members):
             self._send(process, {**message, "rank": rank})
         results: dict[int, dict[str, Any]] = {}
-        last_heard = time.monotonic()
         while len(results) < len(members):
-            events = self._selector.select(timeout=min(1.0, timeout_seconds))
-            if events:
-                last_heard = time.monotonic()
-            elif time.monotonic() - last_heard > timeout_seconds:
+            heard = self._heard(timeout_seconds)
+            if heard is None:
                 self._give_up(members, timeout_seconds)
-            for key, _ in events:
-                process: Process = key.data
-                for received in self._receive(process):
-                    if received["kind"] == "note" and on_note is not None:
-                        on_note(received["topic"], received["rank"], received["facts"])
-                    elif received["kind"] == "error":
-                        self._raise(process, received)
-                    elif received["kind"] == "result":
-                        results[process.number] = received["result"]
+            for process, received in heard:
+                if received["kind"] == "note" and on_note is not None:
+                    on_note(received["topic"], received["rank"], received["facts"])
+                elif received["kind"] == "error":
+                    self._raise(process, received)
+                elif received["kind"] == "result":
+                    results[process.number] = received["result"]
+        self._is_usable = True
         return [results[rank] for rank in range(len(members))]
 
     def close(self) -> None:
         """Kill the workers: they keep nothing that is not written."""
+        self._is_usable = False
         for process in self._processes:
             process.process.kill()
+        for process in self._processes:
             process.process.wait()
             process.channel.socket.close()
         self._processes = []
         self._selector.close()
+        self._store = None  # frees the port
 
     def _start(self, number: int, log_folder: Path) -> Process:
         ours, theirs = socket.socketpair()
@@ -134,9 +148,9 @@ class Workers:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OMP_WAIT_POLICY": "PASSIVE",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
         }
-        command = [sys.executable, "-m", "antiphon.backend.worker"]
+        command = [sys.executable, "-P", "-m", "antiphon.backend.worker"]
         command += ["--channel", str(theirs.fileno()), "--parent", str(os.getpid())]
         with log.open("wb") as output, theirs:
             process = subprocess.Popen(
@@ -156,14 +170,11 @@ class Workers:
         deadline = time.monotonic() + START_SECONDS
         for process in members:
             while not process.is_greeted:
-                waiting = selectors.DefaultSelector()
-                waiting.register(process.channel.socket, selectors.EVENT_READ)
-                if not waiting.select(timeout=deadline - time.monotonic()):
+                if self._heard(deadline - time.monotonic()) is None:
                     raise RunError(
                         f"worker {process.number} did not start within {START_SECONDS:.0f} s",
                         f"its log is {process.log}",
                     )
-                self._receive(process)
 
     def _send(self, process: Process, message: Message) -> None:
         try:
@@ -171,23 +182,32 @@ class Workers:
         except Closed:
             raise self._death(process) from None
 
-    def _receive(self, process: Process) -> list[Message]:
-        """Read what a worker says; its first word shows that it has started."""
-        try:
-            messages = process.channel.receive_all()
-        except Closed:
-            raise self._death(process) from None
-        process.is_greeted = process.is_greeted or bool(messages)
-        return messages
+    def _heard(self, timeout_seconds: float) -> list[tuple[Process, Message]] | None:
+        """Wait for what any worker says; None if all keep silent for ``timeout_seconds``.
 
-    def _raise(self, process: Process, message: Message) -> None:
-        """Raise what a worker reported, or the death that made it complain."""
+        A worker's first word shows that it has started. Raises RunError for a death.
+        """
+        events = self._selector.select(timeout=timeout_seconds)
+        if not events:
+            return None
+        heard = []
+        for key, _ in events:
+            process: Process = key.data
+            try:
+                messages = process.channel.receive_all()
+            except Closed:
+                raise self._death(process) from None
+            process.is_greeted = process.is_greeted or bool(messages)
+            heard += [(process, message) for message in messages]
+        return heard
+
+    def _raise(self, process: Process, message: Message) -> NoReturn:
+        """Raise what a worker reported, or what made it complain: another's death or error."""
         deadline = time.monotonic() + GRACE_SECONDS
-        while message["peer_lost"] and time.monotonic() < deadline:
-            for other in self._processes:
-                if other.process.poll() is not None:
-                    raise self._death(other)
-            time.sleep(0.01)
+        while message["peer_lost"] and (left := deadline - time.monotonic()) > 0:
+            for other, received in self._heard(left) or ():
+                if received["kind"] == "error" and not received["peer_lost"]:
+                    process, message = other, received
         raise RunError(
             f"rank {process.number} failed: {message['problem']}",
             message["help"] or f"its log is {process.log}",
@@ -216,11 +236,17 @@ class Workers:
             f"worker {process.number} (process {process.process.pid}) {ending}{shown}", help_text
         )
 
-    def _give_up(self, members: list[Process], timeout_seconds: float) -> None:
+    def _give_up(self, members: list[Process], timeout_seconds: float) -> NoReturn:
         """Have the workers write where they stand into their logs, then raise."""
+        sizes = {process.log: process.log.stat().st_size for process in members}
         for process in members:
             process.process.send_signal(signal.SIGUSR1)
-        time.sleep(0.2)
+        deadline = time.monotonic() + GRACE_SECONDS  # a stopped process writes nothing
+        while time.monotonic() < deadline:
+            time.sleep(GRACE_SECONDS / 10)
+            written = {log: log.stat().st_size for log in sizes}
+            if all(written[log] > size for log, size in sizes.items()):
+                break
         raise RunError(
             f"no worker reported anything for {timeout_seconds:g} s (`train.timeout_seconds`)",
             f"where each one stood is written at the end of {members[0].log.parent}/worker-*.log",

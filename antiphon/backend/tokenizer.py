@@ -14,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 VOCABULARY_MIN = 257  # every byte, and the end of a text
 
 # How the families that antiphon reads name it, where no tokenizer_config.json does.
-_END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>")
+_END_NAMES: tuple[str, ...] = (END_OF_TEXT, "<|end_of_text|>", "<|im_end|>", "</s>")
 
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
@@ -43,18 +43,20 @@ def read_tokenizer(path: Path) -> Tokenizer:
     """Read a ``tokenizer.json``. Raises JobError where it cannot be read."""
     try:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for any of them
+    except Exception as error:  # tokenizers raises nothing more particular
         problem = f"cannot be read as a tokenizer: {error}"
         help_ = "put the model's own tokenizer.json there, or take it away to have one trained"
         raise JobError(Mistake("model.config", problem, help_, str(path))) from error
 
 
-def end_of_text(tokenizer: Tokenizer, config_path: Path | None = None) -> int:
-    """Return the token that ends a text: of ``tokenizer_config.json``, else the first known name.
+def end_of_text(tokenizer: Tokenizer, path: Path | None = None) -> int:
+    """Return the token that ends a text, of a tokenizer that was read from ``path``, if it was.
 
-    Raises JobError where there is none.
+    It is the ``eos_token`` of the ``tokenizer_config.json`` beside it, else the first known name
+    that the tokenizer has. Raises JobError where there is none.
     """
     names = _END_NAMES
+    config_path = path and path.with_name("tokenizer_config.json")
     if config_path is not None and config_path.is_file():
         named = read_json(config_path).get("eos_token")
         named = named.get("content") if isinstance(named, dict) else named

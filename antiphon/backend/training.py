@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from antiphon.backend.tokens import Tokens
+from antiphon.backend.tokens import open_tokens
 
 from antiphon.backend.stage import TorchStage
 from antiphon.backend.supervisor import OnNote, Workers
@@ -129,7 +129,7 @@ def train_rank_with(
     settings = Train.model_validate_json(arguments["settings"])
     model = Model.model_validate_json(arguments["model"])
     folder = Path(arguments["folder"])
-    tokens = Tokens.open(Path(arguments["tokens"]))
+    tokens = open_tokens(Path(arguments["tokens"]))
     spans = folder / EVENTS / f"rank-{worker.rank}.jsonl"
     world = worker.world(folder, seed=settings.seed, exact=plan.exact, spans=spans)
     try:

@@ -16,25 +16,27 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from antiphon.backend.channel import Channel, Closed, Message
+from antiphon.backend.channel import LOOPBACK, Channel, Closed, Message
 from antiphon.backend.gloo import PeerLost
 from antiphon.backend.journal import SpanLog
 from antiphon.backend.world import TorchWorld
 from antiphon.errors import RunError
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+TRANSPORT_PATIENCE = 2.0  # times the supervisor's: it is the one who says why a run stood still
 
 Entry = Callable[["Worker", dict[str, Any]], dict[str, Any]]
 
 
 class Worker:
-    """What an entry is given: its place in the mesh, a world to run programs in, a way to report."""
+    """What an entry is given: its place in the mesh, a world for its programs, a way to report."""
 
     def __init__(self, channel: Channel, message: Message) -> None:
         self.rank: int = message["rank"]
@@ -43,6 +45,7 @@ class Worker:
         self._port: int = message["port"]
         self._timeout_seconds: float = message["timeout_seconds"]
         self._channel = channel
+        self._worlds = 0  # made so far
 
     def note(self, topic: str, facts: dict[str, Any]) -> None:
         """Tell the supervisor something; from the main thread."""
@@ -56,16 +59,20 @@ class Worker:
             rank=self.rank,
             ranks=self.ranks,
             epoch=self._epoch,
-            rendezvous=lambda: TCPStore("127.0.0.1", self._port, is_master=False),
+            rendezvous=partial(self._rendezvous, f"world {self._worlds}"),
             folder=folder,
             seed=seed,
             exact=exact,
-            timeout_seconds=self._timeout_seconds,
+            timeout_seconds=TRANSPORT_PATIENCE * self._timeout_seconds,
             note=self.note,
             log=SpanLog(spans, self.rank),
         )
+        self._worlds += 1
         world.loop.watch(self._channel.socket, self._heed)
         return world
+
+    def _rendezvous(self, prefix: str) -> Store:
+        return PrefixStore(prefix, TCPStore(LOOPBACK, self._port, is_master=False))
 
     def _heed(self) -> None:
         """Nothing is said to a rank at work; what can be read is the supervisor's end."""

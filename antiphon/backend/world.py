@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from antiphon.backend.device import DeviceThread, Job
 from antiphon.backend.disk import DiskStore
-from antiphon.backend.gloo import Collective, GlooGroup, connect
+from antiphon.backend.gloo import Collective, GlooGroup, PeerLost, connect
 from antiphon.backend.journal import SpanLog
 from antiphon.backend.loop import Loop
 from antiphon.cost.work import Work
 from antiphon.world.handle import Computation, Handle
 from antiphon.world.protocols import Group, Payload
+from antiphon.world.random import keyed_generator
 from antiphon.world.task import Scope
 
 T = TypeVar("T")
+
+DROP_SECONDS = 0.5  # to drop transports; more are needed only where a peer hangs
 
 
 class TorchWorld:
@@ -67,8 +70,7 @@ class TorchWorld:
         """End the threads of this rank and write what they logged."""
         self._device.close()
         self._disk.close()
-        for group in self._made_groups():
-            group.close()
+        self._drop_groups()
         self._log.flush()
         self.loop.close()
 
@@ -88,10 +90,8 @@ class TorchWorld:
         return Scope(self.loop.trampoline)
 
     def random(self, purpose: str, *key: int) -> np.random.Generator:
-        """A Philox stream for the purpose and key, the same on every rank."""
-        text = "/".join(map(str, (self._seed, purpose, *key)))
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        """A stream for the purpose and key, the same on every rank."""
+        return keyed_generator(self._seed, purpose, *key)
 
     def store(self, tier: str) -> DiskStore:
         """The run's folder is the only tier so far."""
@@ -147,26 +147,29 @@ class TorchWorld:
     def _start(
         self, group: GlooGroup, collective: Collective, after: Handle[Any] | None
     ) -> Handle[None]:
-        def begin() -> None:
-            group.ready(collective)
-
+        begin = partial(group.ready, collective)
         if after is None:
             begin()
             return collective.handle
+        is_tied = self._tie(after, begin)
+
+        def proceed() -> None:
+            if after.error is not None:
+                group.abandon(collective, after.error)
+            elif not is_tied:
+                begin()
+
+        after.on_settled(proceed)
+        return collective.handle
+
+    def _tie(self, after: Handle[Any], begin: Callable[[], None]) -> bool:
+        """Have a computation that has not begun call ``begin`` itself; False if there is none."""
         for job in self._waiting:
             if after is job.computation or after in job.computation.milestones.values():
                 milestone = None if after is job.computation else after.name
                 job.tied.setdefault(milestone, []).append(begin)
-                return collective.handle
-
-        def begin_or_fail() -> None:
-            if after.error is None:
-                begin()
-            else:
-                collective.handle.fail(after.error)
-
-        after.on_settled(begin_or_fail)
-        return collective.handle
+                return True
+        return False
 
     def _make_group(self, members: tuple[int, ...], purpose: str) -> Handle[GlooGroup]:
         handle: Handle[GlooGroup] = Handle(f"group {purpose or members}")
@@ -180,14 +183,25 @@ class TorchWorld:
                     store = self._rendezvous()
                     backend = connect(store, members, rank, prefix, self._timeout_seconds)
                 group = GlooGroup(members, rank, self._epoch, backend, self.loop, self._log)
-            except RuntimeError as error:
-                failure = error
-                self.loop.post(lambda: handle.fail(failure))
+            except Exception as error:  # noqa: BLE001 - it is raised where the handle is awaited
+                self.loop.post(partial(handle.fail, PeerLost(f"{handle.name}: {error}")))
             else:
-                self.loop.post(lambda: handle.settle(group))
+                self.loop.post(partial(handle.settle, group))
 
         threading.Thread(target=make, name="group builder", daemon=True).start()
         return handle
+
+    def _drop_groups(self) -> None:
+        """Drop the transports on a thread of their own, for a hung peer can hold them up."""
+        groups = self._made_groups()
+
+        def drop() -> None:
+            for group in groups:
+                group.close()
+
+        dropping = threading.Thread(target=drop, name="group dropper", daemon=True)
+        dropping.start()
+        dropping.join(DROP_SECONDS)
 
     def _begin_waiting(self) -> None:
         for job in self._waiting:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.cost.device_profile import DeviceProfile, OperationName
+from antiphon.cost.device_profile import DeviceProfile, LinkPoint, OperationName
 from antiphon.cost.interpolation import linear
 from antiphon.cost.parameters import Amount
 from antiphon.cost.work import Operation
@@ -74,19 +74,27 @@ class Channel:
     latency_seconds: float
 
 
-def channel(cluster: Cluster, ranks: int, distance: int) -> Channel:
+def channel(cluster: Cluster, ranks: int, distance: int, span: int | None = None) -> Channel:
     """Return what a group has whose ``ranks`` members stand ``distance`` ranks apart.
 
-    Where a group has several members in one node, its rings leave the node over all their network
-    adapters, as NCCL's do: each member brings its own, up to what the inner link carries.
+    Groups are laid out one after the other in blocks of ``span`` ranks (None: as many as it takes),
+    and stay within a domain of the cluster if whole blocks fill it. Where a group has several
+    members in one node, its rings leave the node over all their network adapters, as NCCL's do:
+    each member brings its own, up to what the inner link carries.
     """
-    span = ranks * distance if ranks > 1 else 1
-    link = cluster.link(span)
-    inner = [level for level in cluster.levels if level.devices < span]
-    if not inner or inner[-1].devices // distance < 2:
+    block = ranks * distance if span is None else span
+    *inner, outermost = cluster.levels
+    crossed = None
+    for level in inner:
+        if level.devices % block == 0:
+            return Channel(level.link.bandwidth, level.link.latency_seconds)
+        crossed = level
+    link = outermost.link
+    if crossed is None or crossed.devices // distance < 2:
         return Channel(link.bandwidth, link.latency_seconds)
-    together = inner[-1].devices // distance
-    return Channel(min(inner[-1].link.bandwidth, together * link.bandwidth), link.latency_seconds)
+    together = crossed.devices // distance
+    bandwidth = min(crossed.link.bandwidth, together * link.bandwidth)
+    return Channel(bandwidth, link.latency_seconds)
 
 
 def collective_seconds(
@@ -109,16 +117,24 @@ def measured_seconds(
 ) -> Floats | None:
     """Return the seconds of a collective between processes of this machine, or None: not measured.
 
-    Of another number of processes than was measured, it is taken from the nearest, by the bytes
-    that each sends.
+    An operation or a number of processes that was not measured is taken from an all-reduce, or
+    from the nearest number, by the bytes that each rank sends.
     """
-    name = OPERATION_NAMES.get(operation)
-    points = [point for point in profile.links if point.operation == name]
-    if not points:
-        return None
     if processes == 1:
         return np.zeros(np.shape(nbytes))
+    taken = operation
+    points = _links(profile, taken)
+    if not points:
+        taken = Operation.ALL_REDUCE
+        points = _links(profile, taken)
+    if not points:
+        return None
     nearest = min({point.processes for point in points}, key=lambda known: abs(known - processes))
-    scale: Any = wire_nbytes(operation, 1.0, processes) / wire_nbytes(operation, 1.0, nearest)
+    scale: Any = wire_nbytes(operation, 1.0, processes) / wire_nbytes(taken, 1.0, nearest)
     known = [(point.nbytes, point.seconds) for point in points if point.processes == nearest]
     return linear(np.asarray(nbytes) * scale, known)
+
+
+def _links(profile: DeviceProfile, operation: Operation) -> list[LinkPoint]:
+    name = OPERATION_NAMES.get(operation)
+    return [point for point in profile.links if point.operation == name]

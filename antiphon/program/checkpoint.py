@@ -7,6 +7,7 @@ another name, made safe, and only then given its own.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -18,6 +19,9 @@ FOLDER = "checkpoints"
 FORMAT = 1
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+REPLACED = ".replaced"
+NAME = re.compile(r"step-\d{8,}")
+HELP = "resume from an older checkpoint, or start anew in another --run-dir"
 
 
 class CheckpointWorld(Device, Storage, Protocol):
@@ -40,8 +44,9 @@ async def save(world: CheckpointWorld, stage: Stage, position: Position, seed: i
 
 async def write(store: Store, stage: Stage, position: Position, seed: int) -> str:
     """Write the snapshot that ``stage`` has taken, as the checkpoint of ``position``."""
-    name = f"{FOLDER}/step-{position.step:08d}"
-    unfinished = name + UNFINISHED
+    folder = f"step-{position.step:08d}"
+    name = f"{FOLDER}/{folder}"
+    unfinished, replaced = name + UNFINISHED, name + REPLACED
     await store.remove(unfinished)
     digests = {}
     for file, content in stage.files().items():
@@ -50,27 +55,51 @@ async def write(store: Store, stage: Stage, position: Position, seed: int) -> st
     text = json.dumps(manifest, indent=2)
     await store.put(f"{unfinished}/{MANIFEST}", memoryview(text.encode()))
     await store.sync(unfinished)
-    await store.remove(name)
+    await store.remove(replaced)
+    if folder in await store.list(FOLDER):
+        await store.rename(name, replaced)  # at once, as removing it would not be
     await store.rename(unfinished, name)
     await store.sync(FOLDER)
+    await store.remove(replaced)
     return name
 
 
 async def latest(store: Store) -> str | None:
     """Return the name of the newest whole checkpoint; None where there is none."""
-    names = [name for name in await store.list(FOLDER) if not name.endswith(UNFINISHED)]
-    return f"{FOLDER}/{max(names)}" if names else None
+    names = [name for name in await store.list(FOLDER) if NAME.fullmatch(name)]
+    return f"{FOLDER}/{max(names, key=_step)}" if names else None
 
 
 async def restore(world: CheckpointWorld, stage: Stage, name: str) -> Position:
     """Put the checkpoint ``name`` back into ``stage``. Raises RunError if it cannot be used."""
     store = world.store("run")
-    manifest = json.loads(bytes(await store.get(f"{name}/{MANIFEST}")))
-    if manifest["format"] != FORMAT:
-        raise RunError(
-            f"checkpoint {name} has format {manifest['format']}, this version reads {FORMAT}",
-            "use the version of antiphon that wrote it",
-        )
-    files = {file: await store.get(f"{name}/{file}") for file in manifest["sha256"]}
-    await world.compute(*stage.restore(files, manifest["sha256"]))
-    return Position(step=manifest["step"], samples=manifest["samples"])
+    position, digests = _read_manifest(name, bytes(await _get(store, f"{name}/{MANIFEST}")))
+    files = {file: await _get(store, f"{name}/{file}") for file in digests}
+    await world.compute(*stage.restore(files, digests))
+    return position
+
+
+def _read_manifest(name: str, content: bytes) -> tuple[Position, dict[str, str]]:
+    try:
+        manifest = json.loads(content)
+        if manifest["format"] != FORMAT:
+            raise RunError(
+                f"checkpoint {name} has format {manifest['format']}, this version reads {FORMAT}",
+                "use the version of antiphon that wrote it",
+            )
+        position = Position(step=int(manifest["step"]), samples=int(manifest["samples"]))
+        digests = dict(manifest["sha256"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{name}/{MANIFEST} is damaged", HELP) from None
+    return position, digests
+
+
+async def _get(store: Store, file: str) -> memoryview:
+    try:
+        return await store.get(file)
+    except FileNotFoundError:
+        raise RunError(f"{file} is missing", HELP) from None
+
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("step-"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd, prod
+from math import gcd, isqrt, prod
 
 from antiphon.errors import Mistake
 from antiphon.registry import UnknownPolicy, require
@@ -166,7 +166,8 @@ _OR_DELETE = "or delete the line: antiphon chooses"
 
 def _use_divisor(number: int, wanted: int) -> str:
     """``use 1, 2, 4 or 8``; of many divisors, those next to ``wanted``."""
-    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+    lower = [divisor for divisor in range(1, isqrt(number) + 1) if number % divisor == 0]
+    divisors = sorted({*lower, *(number // divisor for divisor in lower)})
     if len(divisors) <= MOST_CHOICES:
         return f"use {listed(divisors)}"
     near = sorted(divisors, key=lambda divisor: abs(divisor - wanted))[:4]

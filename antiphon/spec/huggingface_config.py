@@ -96,7 +96,7 @@ def config_from_model(model: Model) -> dict[str, Any]:
 class _Config(BaseModel):
     """What is read of a config.json; what else stands there does not change the model."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False, defer_build=True)
 
     model_type: Family
     vocab_size: Count

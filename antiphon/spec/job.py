@@ -48,6 +48,16 @@ class Train(Data):
     checkpoint_every: Count | None = None  # steps; None: at the end only
     exact: bool = False  # sum in rank order: slower, equal bit for bit to the ordered reference
 
+    @property
+    def warmup(self) -> int:
+        """Steps over which the learning rate rises."""
+        return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def validation_interval(self) -> int:
+        """Steps from one validation to the next."""
+        return max(1, self.steps // 10) if self.validate_every is None else self.validate_every
+
 
 class PlanPins(Data):
     """Decisions that the user took. None: antiphon decides."""

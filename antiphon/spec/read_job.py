@@ -1,7 +1,7 @@
 """From a job file to a Job: layers merged, every section checked, names and paths resolved.
 
-All mistakes are reported at once. A section with mistakes is still checked against the others as
-far as what is left of it allows; nothing is said twice for one cause.
+All mistakes are reported at once: what is right in a section with mistakes is still checked against
+the other sections. One cause is reported once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from antiphon.errors import JobError, Mistake
 from antiphon.spec.catalogue import catalogue, read_cluster
 from antiphon.spec.check_job import Parts, check
-from antiphon.spec.cluster import Cluster
+from antiphon.spec.cluster import Cluster, Device
 from antiphon.spec.data import Data
 from antiphon.spec.huggingface_config import read_model
 from antiphon.spec.inline_model import InlineModel, inline_model
@@ -23,6 +23,7 @@ from antiphon.spec.job import FORMAT, ClusterChoice, Job, PlanPins, Train
 from antiphon.spec.layers import Given, Layer, Layers, read_overrides, read_user_file
 from antiphon.spec.local_machine import local_cluster
 from antiphon.spec.model import Model
+from antiphon.spec.plan import PRECISION_ALIASES
 from antiphon.spec.toml_file import frozen, read_toml
 from antiphon.spec.validation import Location, dotted, listed, mistakes_in, nearest, shown
 
@@ -30,7 +31,7 @@ BUILTIN_CORPORA = ("builtin:python",)
 SECTIONS = ("model", "cluster", "train", "plan")
 TOP_LEVEL_KEYS = ("name", "format")
 REQUIRED = {
-    "model": "`config = ...`, or with `layers`, `hidden` and `heads`",
+    "model": "`config`, or with `layers`, `hidden` and `heads`",
     "train": "`sequence_length`, `global_batch` and `steps`",
 }
 
@@ -58,25 +59,91 @@ def job_from_dict(
     name: str = "job",
     folder: str | Path = ".",
 ) -> Job:
-    """The job that ``data`` describes, in the sections of a job file; otherwise as ``read_job``.
+    """The job that ``data`` describes in the sections of a job file; otherwise as ``read_job``.
 
-    ``folder`` is what relative paths in ``data`` start from.
+    A section is a dictionary, or the Model, ClusterChoice, Train or PlanPins itself. ``folder`` is
+    what relative paths start from.
     """
-    given = Given(frozen(dict(data)), folder=Path(folder))
-    return _read(lambda: given, overrides, seed, name)
+    sections = {
+        key: value.model_dump() if isinstance(value, Data) else frozen(value)
+        for key, value in data.items()
+    }
+    return _read(lambda: Given(sections, folder=Path(folder)), overrides, seed, name)
+
+
+def _read(
+    source: Callable[[], Layer], overrides: Sequence[str], seed: int | None, name: str
+) -> Job:
+    mistakes: list[Mistake] = []
+    user = _attempt(read_user_file, mistakes)
+    main = _attempt(source, mistakes)
+    given = _attempt(lambda: read_overrides(overrides, seed), mistakes) or []
+    if main is None:
+        raise JobError(*mistakes)
+    lower = [] if user is None else [user]
+    reading = _Reading(Layers([*lower, main, *given], main), mistakes)
+    job = _resolve(reading, name)
+    if job is None:
+        raise JobError(*sorted(mistakes, key=lambda found: (found.path or "", found.line or 0)))
+    return job
+
+
+def _resolve(reading: _Reading, name: str) -> Job | None:
+    """The job; None where anything is wrong."""
+    _top_level(reading)
+    train = reading.section("train", Train)
+    corpus = _corpus(reading)
+    model, config = _model(reading)
+    choice = reading.section("cluster", ClusterChoice)
+    cluster = _cluster(reading)
+    plan = reading.section("plan", PlanPins)
+
+    for mistake in check(_parts(reading, model, config, choice, cluster)):
+        reading.note(tuple(mistake.key.split(".")), mistake.problem, mistake.help)
+    if reading.mistakes or model is None or train is None or choice is None or plan is None:
+        assert reading.mistakes, "whatever is not there was noted as a mistake"
+        return None
+    return Job(
+        name=reading.layers.data.get("name", name),
+        model=model,
+        model_config_path=config,
+        cluster_choice=choice,
+        cluster=cluster,
+        train=train.model_copy(update={"data": corpus}),
+        plan=plan,
+    )
 
 
 class _Reading:
-    """The layers that the job is read from, and what was found wrong so far."""
+    """The layers that a job is read from, and what was found in them."""
 
     def __init__(self, layers: Layers, mistakes: list[Mistake]) -> None:
         self.layers = layers
         self.mistakes = mistakes
+        self.right: dict[str, dict[str, Any]] = {}  # by section: keys with nothing wrong
+
+    def section(self, name: str, schema: type[Section]) -> Section | None:
+        """A section as ``schema``, its mistakes noted; None where a value is wrong or missing."""
+        data = self.layers.data.get(name, {})
+        try:
+            section = schema.model_validate(data)
+        except ValidationError as error:
+            found = error.errors()
+            wrong = {detail["loc"][0] for detail in found if detail["loc"]}
+            right = data if isinstance(data, dict) else {}
+            self.right[name] = {key: right[key] for key in right.keys() - wrong}
+            if name in self.layers.data or name not in REQUIRED:
+                self.mistakes += mistakes_in(error, schema, self.layers.place, (name,))
+            if any(detail["type"] != "extra_forbidden" for detail in found):
+                return None
+            return schema.model_validate(self.right[name])
+        self.right[name] = data
+        return section
 
     def attempt(self, read: Callable[[], Value], asked: Location) -> Value | None:
         """What ``read`` returns; None, and its mistakes noted, where it raises JobError.
 
-        A mistake that has no place of its own is in the file that ``asked`` names.
+        A mistake that has no place of its own is in what ``asked`` names.
         """
         found: list[Mistake] = []
         value = _attempt(read, found)
@@ -87,65 +154,13 @@ class _Reading:
                 self.mistakes.append(mistake)
         return value
 
-    def note(self, location: Location, problem: str, help: str) -> None:  # noqa: A002
-        self.mistakes.append(self.layers.place(location).mistake(dotted(location), problem, help))
-
-    def section(self, name: str, schema: type[Section]) -> Section | None:
-        """A section as ``schema``, its mistakes noted; None where a value is wrong or missing."""
-        data = self.layers.data.get(name, {})
-        wrong: set[str | int] = set()
-        unknown_only = True
-        try:
-            return schema.model_validate(data)
-        except ValidationError as error:
-            self.mistakes += mistakes_in(error, schema, self.layers.place, (name,))
-            for detail in error.errors():
-                wrong |= set(detail["loc"][:1])
-                unknown_only &= detail["type"] == "extra_forbidden"
-        if isinstance(data, dict):
-            self.right[name] = {key: data[key] for key in data.keys() - wrong}
-        return schema.model_validate(self.right[name]) if unknown_only else None
+    def note(self, location: Location, problem: str, way_out: str) -> None:
+        place = self.layers.place(location)
+        self.mistakes.append(place.mistake(dotted(location), problem, way_out))
 
     def path(self, location: Location, written: str) -> Path:
+        """``written`` at ``location``, from the folder of the layer that says so."""
         return (self.layers.folder(location) / Path(written).expanduser()).resolve()
-
-
-def _read(
-    source: Callable[[], Layer], overrides: Sequence[str], seed: int | None, name: str
-) -> Job:
-    mistakes: list[Mistake] = []
-    user = _attempt(read_user_file, mistakes)
-    main = _attempt(source, mistakes)
-    given = _attempt(lambda: read_overrides(overrides, seed), mistakes)
-    if main is None:
-        raise JobError(*mistakes)
-    reading = _Reading(Layers([*([user] if user else []), main, *(given or [])], main), mistakes)
-    present = _top_level(reading)
-
-    train = _train(reading) if "train" in present else None
-    length = train.sequence_length if train else None
-    model, config = _model(reading, length) if "model" in present else (None, None)
-    choice = reading.section("cluster", ClusterChoice, lenient=False)
-    cluster = _cluster(reading, choice) if choice else None
-    plan = reading.section("plan", PlanPins, lenient=True) or PlanPins()
-    parts = _parts(model, config, train, plan, choice, cluster)
-    for mistake in check(parts):
-        reading.note(tuple(mistake.key.split(".")), mistake.problem, mistake.help)
-
-    if mistakes:
-        raise JobError(*sorted(mistakes, key=lambda at: (at.path or "", at.line or 0)))
-    assert model is not None
-    assert train is not None
-    assert choice is not None
-    return Job(
-        name=reading.layers.data.get("name", name),
-        model=model,
-        model_config_path=config,
-        cluster_choice=choice,
-        cluster=cluster,
-        train=train,
-        plan=plan,
-    )
 
 
 def _attempt(read: Callable[[], Value], mistakes: list[Mistake]) -> Value | None:
@@ -156,109 +171,114 @@ def _attempt(read: Callable[[], Value], mistakes: list[Mistake]) -> Value | None
         return None
 
 
-def _top_level(reading: _Reading) -> set[str]:
-    """The keys of the file that are known, after a look at the others and at what is missing."""
+def _top_level(reading: _Reading) -> None:
+    """Note sections that are unknown or missing, and wrong keys outside of sections."""
     data = reading.layers.data
     known = (*SECTIONS, *TOP_LEVEL_KEYS)
-    misspelt = set()
-    for key in data.keys() - set(known):
-        near = nearest(key, known)
-        misspelt.add(near)
-        choices = f"a job has {listed((f'[{name}]' for name in SECTIONS), 'and')}"
-        way_out = f"write `{near}`; {choices}" if near else choices
-        reading.note((key,), f"`{key}` is not a section of a job", way_out)
-    for section, example in REQUIRED.items():
-        if section not in data and section not in misspelt:
-            reading.note((section,), "is missing", f"add a section [{section}] with {example}")
+    meant = {key: nearest(str(key), known) for key in data if key not in known}
+    for key, near in meant.items():
+        sections = listed([f"[{section}]" for section in SECTIONS], "and")
+        way_out = f"write `{near}`" if near else f"a job has {sections}"
+        reading.note((str(key),), f"`{key}` is not a section of a job", way_out)
+    for section, content in REQUIRED.items():
+        if section not in data and section not in meant.values():
+            reading.note((section,), "is missing", f"add a section [{section}] with {content}")
     if not isinstance(data.get("name", ""), str):
-        reading.note(
-            ("name",), f"{shown(data['name'])} is not text in quotes", "write text in quotes"
-        )
+        reading.note(("name",), f"{shown(data['name'])} is not text", "write text in quotes")
     if data.get("format", FORMAT) != FORMAT:
-        problem = f"{shown(data['format'])} is not a format of job files that this antiphon reads"
-        reading.note(("format",), problem, f"write {FORMAT}, or use a newer antiphon")
-    return data.keys() & set(known)
+        problem = f"{shown(data['format'])} is not a format of jobs that this antiphon reads"
+        reading.note(("format",), problem, f"write {FORMAT}, or use the antiphon that wrote it")
 
 
-def _train(reading: _Reading) -> Train | None:
-    """The section, with the folder of the corpus made absolute."""
-    train = reading.section("train", Train, lenient=True)
-    if train is None or train.data in BUILTIN_CORPORA:
-        return train
+def _corpus(reading: _Reading) -> str:
+    """What ``train.data`` says, a folder as an absolute path."""
     location = ("train", "data")
-    otherwise = f"or use {listed(map(shown, BUILTIN_CORPORA))}"
-    if train.data.startswith("builtin:"):
-        reading.note(location, f"`{train.data}` is not built in", f"give a folder, {otherwise}")
-        return train
-    folder = reading.path(location, train.data)
+    written = str(reading.right["train"].get("data", BUILTIN_CORPORA[0]))
+    if written in BUILTIN_CORPORA:
+        return written
+    builtin = listed([f'"{corpus}"' for corpus in BUILTIN_CORPORA])
+    way_out = f"give a folder of text or JSON lines, or use {builtin}"
+    if written.startswith("builtin:"):
+        reading.note(location, f"`{written}` is not built in", way_out)
+        return written
+    folder = reading.path(location, written)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        way_out = f"give a folder of text or JSON lines, {otherwise}"
-        reading.note(location, f"`{train.data}` {what}", way_out)
-    return train.model_copy(update={"data": str(folder)})
+        reading.note(location, f"`{written}` {what}", way_out)
+    return str(folder)
 
 
-def _model(reading: _Reading, sequence_length: int | None) -> tuple[Model | None, Path | None]:
+def _model(reading: _Reading) -> tuple[Model | None, Path | None]:
     """The model, and the config.json that it was read from, if it was."""
-    data = reading.layers.data["model"]
+    data = reading.layers.data.get("model")
     location = ("model", "config")
-    if isinstance(data, dict) and "config" in data:
-        for key in data.keys() - {"config"}:
-            problem = "says again what `model.config` says"
-            reading.note(("model", key), problem, f"delete `{key}`, or delete `config`")
-        if not isinstance(data["config"], str):
-            reading.note(location, f"{shown(data['config'])} is not a path", "write text in quotes")
-            return None, None
-        path = reading.path(location, data["config"])
-        return reading.attempt(lambda: read_model(path), location), path
-    section = reading.section("model", InlineModel, lenient=False)
-    if section is None:
+    if not isinstance(data, dict) or "config" not in data:
+        return _inline_model(reading), None
+    for key in data.keys() - {"config"}:
+        problem = "stands beside `model.config`, which describes the whole model"
+        reading.note(("model", key), problem, f"delete `{key}`, or delete `config`")
+    if not isinstance(data["config"], str):
+        problem = f"{shown(data['config'])} is not text in quotes"
+        reading.note(location, problem, "write the path of a config.json")
         return None, None
+    path = reading.path(location, data["config"])
+    return reading.attempt(lambda: read_model(path), location), path
+
+
+def _inline_model(reading: _Reading) -> Model | None:
+    section = reading.section("model", InlineModel)
+    if section is None:
+        return None
     try:
-        return inline_model(section, sequence_length), None
+        return inline_model(section, reading.right["train"].get("sequence_length"))
     except JobError as error:
         for mistake in error.mistakes:
             reading.note(("model", mistake.key), mistake.problem, mistake.help)
-        return None, None
+        return None
 
 
-def _cluster(reading: _Reading, choice: ClusterChoice) -> Cluster | None:
+def _cluster(reading: _Reading) -> Cluster | None:
     """The machines that are described somewhere; None for this one, or where there is a mistake."""
     location = ("cluster", "use")
-    if choice.use == "local":
+    right = reading.right["cluster"]
+    use, count = right.get("use", "local"), right.get("count")
+    if use == "local":
         return None
-    if "/" not in choice.use and not choice.use.endswith(".toml"):
+    if "/" not in use and not use.endswith(".toml"):
         place = reading.layers.place(location)
-        return reading.attempt(lambda: catalogue(choice.use, choice.count or 1, place), location)
-    if choice.count is not None:
-        problem = f"{choice.count} copies are asked for, of a cluster that a file describes"
+        return reading.attempt(lambda: catalogue(use, count or 1, place), location)
+    if count is not None:
+        problem = f"{count} copies are asked for of a cluster that a file describes"
         reading.note(("cluster", "count"), problem, "delete the line, and count nodes in the file")
-    path = reading.path(location, choice.use)
+    path = reading.path(location, use)
     return reading.attempt(lambda: read_cluster(path), location)
 
 
 def _parts(
+    reading: _Reading,
     model: Model | None,
     config: Path | None,
-    train: Train | None,
-    plan: PlanPins,
     choice: ClusterChoice | None,
     cluster: Cluster | None,
 ) -> Parts:
-    """What the sections say together, for the checks between them."""
+    """What is right in the sections, for the checks between them."""
     count: int | None = None
-    name, kinds = "the cluster", {}
-    if cluster is not None:
+    name, kinds = "this machine", dict[str, Device]()
+    if choice is not None and cluster is not None:
         count, name = len(cluster.devices), cluster.name
         kinds = {device.name: device for node in cluster.nodes for device in node.devices}
     elif choice is not None and choice.use == "local":
         count = choice.count
         kinds = {device.name: device for device in local_cluster(1).devices}
+    train = reading.right["train"]
+    precision = train.get("precision")
     return Parts(
         model=model,
         model_name=config.name if config else "the model",
-        train=train,
-        plan=plan,
+        sequence_length=train.get("sequence_length"),
+        global_batch=train.get("global_batch"),
+        precision=PRECISION_ALIASES.get(precision, precision) if precision else None,
+        plan=PlanPins.model_validate(reading.right["plan"]),
         cluster_name=name,
         devices=count,
         kinds=tuple(kinds.values()),

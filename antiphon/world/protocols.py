@@ -84,7 +84,8 @@ class Device(Protocol):
         """Queue ``run``, which needs what ``work`` says.
 
         It begins when the task next awaits, so that whatever is tied to its milestones is tied by
-        then. A world without real data calls no ``run`` and settles with None.
+        then. Where it fails, what was queued behind it fails with it, as does what is tied to
+        either. A world without real data calls no ``run`` and settles with None.
         """
 
     def reach(self, milestone: str) -> None:

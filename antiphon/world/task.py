@@ -16,14 +16,22 @@ from antiphon.world.handle import Handle
 T = TypeVar("T")
 
 
-class Cancelled(BaseException):  # noqa: N818 - a BaseException, so that `except Exception` lets it by
-    """Raised inside a task that its scope gave up on."""
+class Cancelled(BaseException):
+    """Raised inside a task that its scope gave up on. ``except Exception`` lets it by."""
 
 
 class Task(Handle[T]):
     """A running coroutine; as a handle it settles with what the coroutine returns."""
 
-    __slots__ = ("_awaited", "_coroutine", "_interruption", "_is_ready", "_trampoline")
+    __slots__ = (
+        "_awaited",
+        "_coroutine",
+        "_interruption",
+        "_is_ready",
+        "_trampoline",
+        "is_cancelled",
+        "scope",
+    )
 
     def __init__(
         self, coroutine: Coroutine[Handle[Any], None, T], trampoline: Trampoline, name: str
@@ -34,13 +42,20 @@ class Task(Handle[T]):
         self._awaited: Handle[Any] | None = None
         self._interruption: BaseException | None = None
         self._is_ready = False
+        self.is_cancelled = False
+        self.scope: Scope | None = None  # the innermost whose body it is in
 
     def cancel(self) -> None:
-        """Raise ``Cancelled`` where the task waits. A task that has ended is left alone."""
+        """Have it end with ``Cancelled``, raised where it waits. An ended task is left alone."""
         if not self.is_settled:
-            self._awaited = None
-            self._interruption = Cancelled()
-            self.wake()
+            self.is_cancelled = True
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Raise ``Cancelled`` where it waits: a scope that gave up gets its body back so."""
+        self._awaited = None
+        self._interruption = Cancelled()
+        self.wake()
 
     def wake(self) -> None:
         """Let the task go on at the trampoline's next turn."""
@@ -52,6 +67,7 @@ class Task(Handle[T]):
         """Run the coroutine to its next await. Only the trampoline calls this."""
         self._is_ready = False
         interruption, self._interruption = self._interruption, None
+        self._awaited = None
         try:
             if interruption is None:
                 awaited = self._coroutine.send(None)
@@ -97,25 +113,34 @@ class Scope:
     """``async with Scope(trampoline) as tasks``: ends when all tasks begun in it have ended.
 
     The first failure, of a task or of the body, cancels the rest, body included, and is raised at
-    the end.
+    the end; unless an outer scope has given up, too: then the body goes on to leave that one.
     """
 
     def __init__(self, trampoline: Trampoline) -> None:
         self._trampoline = trampoline
-        self._tasks: list[Task[Any]] = []
-        self._owner: Task[Any] | None = None  # whose body runs; None once the body has ended
+        self._tasks: list[Task[Any]] = []  # that have not ended
+        self._owner: Task[Any] | None = None  # whose body this is
+        self._outer: Scope | None = None  # in the same body
+        self._is_in_body = False
         self._failure: BaseException | None = None
         self._idle: Handle[None] = Handle("scope")
+        self._has_ended = False
 
     def start(self, coroutine: Coroutine[Handle[Any], None, T], name: str = "") -> Task[T]:
-        """Start a task that may not outlive the scope."""
+        """Start a task that may not outlive the scope; one that gave up cancels it at once."""
+        assert not self._has_ended, "a task is started in a scope that has ended"
         task = self._trampoline.start(coroutine, name)
         self._tasks.append(task)
-        task.on_settled(lambda: self._ended(task))
+        task.on_settled(lambda: self._task_ended(task))
+        if self._failure is not None:
+            task.cancel()
         return task
 
     async def __aenter__(self) -> Scope:
-        self._owner = self._trampoline.current
+        owner = self._trampoline.current
+        assert owner is not None, "a scope is opened outside of a task"
+        self._owner, self._outer, owner.scope = owner, owner.scope, self
+        self._is_in_body = True
         return self
 
     async def __aexit__(
@@ -124,27 +149,38 @@ class Scope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._owner = None
+        assert self._owner is not None
+        self._is_in_body = False
+        self._owner.scope = self._outer
         if error is not None:
             self._give_up(error)
-        while not self._all_ended():
+        while self._tasks:
             self._idle = Handle("scope")
             try:
                 await self._idle
-            except (
-                Cancelled
-            ) as cancelled:  # from an outer scope: pass it on, then wait all the same
+            except Cancelled as cancelled:  # by an outer scope: pass it on, wait all the same
                 self._give_up(cancelled)
+        self._has_ended = True
+        if self._is_cancelled(self._owner):
+            raise Cancelled
         if self._failure is not None and self._failure is not error:
             raise self._failure
 
-    def _all_ended(self) -> bool:
-        return all(task.is_settled for task in self._tasks)
+    def _is_cancelled(self, owner: Task[Any]) -> bool:
+        """Whether the body is to leave more than this scope, which may have hidden it from it."""
+        outer = self._outer
+        while outer is not None:
+            if outer._failure is not None:
+                return True
+            outer = outer._outer
+        return owner.is_cancelled
 
-    def _ended(self, task: Task[Any]) -> None:
-        if task.error is not None and not isinstance(task.error, Cancelled):
+    def _task_ended(self, task: Task[Any]) -> None:
+        self._tasks.remove(task)
+        is_as_asked = task.is_cancelled and isinstance(task.error, Cancelled)
+        if task.error is not None and not is_as_asked:
             self._give_up(task.error)
-        if self._all_ended():
+        if not self._tasks:
             self._idle.settle(None)
 
     def _give_up(self, error: BaseException) -> None:
@@ -153,5 +189,5 @@ class Scope:
         self._failure = error
         for task in self._tasks:
             task.cancel()
-        if self._owner is not None:
-            self._owner.cancel()
+        if self._is_in_body and self._owner is not None:
+            self._owner.interrupt()

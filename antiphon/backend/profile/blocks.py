@@ -68,10 +68,10 @@ def _timed_parts(transformer: Transformer, tokens: Tensor) -> list[float]:
         marks.append(time.perf_counter())
 
     embedded = transformer.embed(tokens[:, :-1])
-    embedded.register_hook(mark)
+    embedded.register_hook(mark)  # type: ignore[no-untyped-call]
     mark()
     hidden = transformer.run_layers(embedded)
-    hidden.register_hook(mark)
+    hidden.register_hook(mark)  # type: ignore[no-untyped-call]
     mark()
     total = cross_entropy_sum(transformer.head(hidden), tokens[:, 1:]) / tokens.numel()
     mark()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from antiphon.backend.supervisor import Workers
 from antiphon.cost.collective import measured_seconds
@@ -30,7 +29,6 @@ from antiphon.cost.inventory import Setting, update_work
 from antiphon.cost.roofline import part_seconds, work_seconds
 from antiphon.cost.work import Operation, Part, Phase
 from antiphon.spec.job import Train
-from antiphon.spec.local_machine import read_processor
 from antiphon.spec.model import Model
 from antiphon.spec.plan import Precision, Recompute
 
@@ -44,22 +42,16 @@ Progress = Callable[[str, int, int], None]  # what was measured, parts done, par
 class Extent:
     """What a profile covers."""
 
-    shares: tuple[Share, ...]
-    micro_batches: tuple[int, ...]
+    micro_batches: dict[Share, tuple[int, ...]]  # to measure, by the way to share the cores
     recomputes: tuple[Recompute, ...]
     precision: Precision
-
-
-def this_machine() -> Identity:
-    """Return what a profile of this machine is valid for."""
-    processor = read_processor()
-    return Identity(processor=processor.name, torch=torch.__version__, cores=processor.cores)
 
 
 def measure(
     model: Model,
     settings: Train,
     extent: Extent,
+    identity: Identity,
     log_folder: Path,
     progress: Progress | None = None,
 ) -> DeviceProfile:
@@ -69,14 +61,13 @@ def measure(
         "model": measured.model_dump_json(),
         "settings": settings.model_dump_json(),
         "precision": extent.precision,
-        "micro_batches": extent.micro_batches,
         "recomputes": extent.recomputes,
         "folder": str(log_folder),
     }
-    total = len(extent.shares) * parts(extent)
+    total = sum(parts(extent, share) for share in extent.micro_batches)
     done = 0
     by_share: dict[Share, list[dict[str, Any]]] = {}
-    for share in extent.shares:
+    for share, sizes in extent.micro_batches.items():
 
         def heed(topic: str, rank: int, facts: dict[str, Any], share: Share = share) -> None:
             nonlocal done
@@ -87,18 +78,23 @@ def measure(
 
         with Workers(share.processes, share.threads, log_folder) as workers:
             by_share[share] = workers.run(
-                ENTRY, arguments, on_note=heed, timeout_seconds=settings.timeout_seconds
+                ENTRY,
+                arguments | {"micro_batches": sizes},
+                on_note=heed,
+                timeout_seconds=settings.timeout_seconds,
             )
-    profile = _merge(by_share, extent)
+    profile = _merge(by_share, extent, identity)
     return _with_steps(profile, measured, settings, by_share)
 
 
-def parts(extent: Extent) -> int:
-    """Return how many parts of the measurement each share reports."""
-    return len(extent.micro_batches) * len(extent.recomputes) + 3
+def parts(extent: Extent, share: Share) -> int:
+    """Return how many parts of the measurement are reported."""
+    return len(extent.micro_batches[share]) * len(extent.recomputes) + 3
 
 
-def _merge(by_share: dict[Share, list[dict[str, Any]]], extent: Extent) -> DeviceProfile:
+def _merge(
+    by_share: dict[Share, list[dict[str, Any]]], extent: Extent, identity: Identity
+) -> DeviceProfile:
     """Take each figure from the slowest rank: in a synchronous step all wait for it."""
     results = list(by_share.values())
     blocks = [Block(**_slowest(same)) for ranks in results for same in _rows(ranks, "blocks")]
@@ -110,7 +106,6 @@ def _merge(by_share: dict[Share, list[dict[str, Any]]], extent: Extent) -> Devic
     links = [LinkPoint(**_slowest(same)) for ranks in results for same in _rows(ranks, "links")]
     products = [_rate(point) * point.processes for point in points if point.kind == "matmul"]
     copies = [p.nbytes / p.seconds * p.processes for p in points if p.kind == "copy"]
-    identity = this_machine()
     return DeviceProfile(
         device="processor",
         identity=identity,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from torch import Tensor, nn
+from torch import nn
 
 from antiphon.backend.gradients import GradientBuckets
-from antiphon.backend.model.functions import cross_entropy_sum
+from antiphon.backend.model.functions import cross_entropy_sum, rms_norm
 from antiphon.backend.model.llama import Transformer
 from antiphon.backend.profile.measurer import Measurer
 from antiphon.backend.stage import adamw
@@ -16,43 +18,51 @@ from antiphon.cost.inventory import UPDATE_PASSES, loss_itemsize
 OPERATION_SECONDS = 0.05  # spent on each operation
 UPDATE_SECONDS = 0.3
 MATMUL_SIZES = (256, 512, 1024)
+SEQUENCES = 4  # of the job's length, that operations are measured on
 
 
 def measure_operations(measurer: Measurer) -> None:
-    """Measure single operations over a few sizes: what prices shapes that no block was taken of."""
-    model, dtype = measurer.model, measurer.dtype
-    length = measurer.settings.sequence_length
-    tokens = 4 * length
+    """Measure matrix products, attention, norm, copy and loss, about as large as the job's."""
+    _measure_products(measurer)
+    _measure_attention(measurer)
+    _measure_passes(measurer)
+
+
+def _measure_products(measurer: Measurer) -> None:
+    tokens = SEQUENCES * measurer.settings.sequence_length
     for size in MATMUL_SIZES:
-        left, right = torch.randn(tokens, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-        seconds = measurer.seconds(lambda left=left, right=right: left @ right, OPERATION_SECONDS)
+        left = torch.randn(tokens, size, dtype=measurer.dtype)
+        right = torch.randn(size, size, dtype=measurer.dtype)
+        seconds = measurer.seconds(partial(torch.matmul, left, right), OPERATION_SECONDS)
         measurer.add_point("matmul", seconds, shape=(1, tokens, size, size))
-    shape = (4, model.heads, length, model.head_dim)
-    queries, keys, values = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
-    forward = measurer.seconds(lambda: _attend(queries, keys, values), OPERATION_SECONDS)
-    measurer.add_point("attention", forward, shape=shape)
-    attended, grown = _attend(queries, keys, values), torch.randn(shape, dtype=dtype)
-    backward = measurer.seconds(
-        lambda: torch.autograd.grad(attended, (queries, keys, values), grown, retain_graph=True),
-        OPERATION_SECONDS,
-    )
-    measurer.add_point("attention_backward", backward, shape=shape)
-    for elements in (tokens * model.hidden, 4 * tokens * model.hidden):
-        source = torch.randn(elements // model.hidden, model.hidden, dtype=dtype)
-        target = torch.empty_like(source)
-        nbytes = 2 * source.nbytes
-        normed = (model.hidden,)
-        norm = measurer.seconds(
-            lambda source=source, normed=normed: F.rms_norm(source, normed), OPERATION_SECONDS
-        )
-        measurer.add_point("norm", norm, nbytes=nbytes)
-        copy = measurer.seconds(
-            lambda source=source, target=target: target.copy_(source), OPERATION_SECONDS
-        )
-        measurer.add_point("copy", copy, nbytes=nbytes)
-    logits = torch.randn(length, model.vocabulary, dtype=dtype)
+
+
+def _measure_attention(measurer: Measurer) -> None:
+    model, length = measurer.model, measurer.settings.sequence_length
+    shape = (SEQUENCES, model.heads, length, model.head_dim)
+    inputs = tuple(torch.randn(shape, dtype=measurer.dtype, requires_grad=True) for _ in range(3))
+    queries, keys, values = inputs
+    attend = partial(F.scaled_dot_product_attention, queries, keys, values, is_causal=True)
+    measurer.add_point("attention", measurer.seconds(attend, OPERATION_SECONDS), shape=shape)
+    attended, gradient = attend(), torch.randn(shape, dtype=measurer.dtype)
+    back = partial(torch.autograd.grad, attended, inputs, gradient, retain_graph=True)
+    seconds = measurer.seconds(back, OPERATION_SECONDS)
+    measurer.add_point("attention_backward", seconds, shape=shape)
+
+
+def _measure_passes(measurer: Measurer) -> None:
+    model, length = measurer.model, measurer.settings.sequence_length
+    for sequences in (SEQUENCES, 4 * SEQUENCES):
+        source = torch.randn(sequences * length, model.hidden, dtype=measurer.dtype)
+        nbytes = 2 * source.nbytes  # read and written
+        weight = torch.ones(model.hidden, dtype=measurer.dtype)
+        norm = partial(rms_norm, source, weight, model.norm_epsilon)
+        measurer.add_point("norm", measurer.seconds(norm, OPERATION_SECONDS), nbytes=nbytes)
+        copy = partial(torch.empty_like(source).copy_, source)
+        measurer.add_point("copy", measurer.seconds(copy, OPERATION_SECONDS), nbytes=nbytes)
+    logits = torch.randn(length, model.vocabulary, dtype=measurer.dtype)
     targets = torch.zeros(length, dtype=torch.int64)
-    seconds = measurer.seconds(lambda: cross_entropy_sum(logits, targets), OPERATION_SECONDS)
+    seconds = measurer.seconds(partial(cross_entropy_sum, logits, targets), OPERATION_SECONDS)
     itemsize = logits.itemsize + 3 * loss_itemsize(measurer.precision)
     measurer.add_point("loss", seconds, nbytes=itemsize * logits.numel())
 
@@ -65,19 +75,15 @@ def measure_update(measurer: Measurer) -> None:
         optimizer = adamw(transformer, measurer.settings)
         state_itemsize = buckets.flat[0].itemsize
 
-        def run(
-            transformer: Transformer = transformer,
-            optimizer: torch.optim.Optimizer = optimizer,
-            buckets: GradientBuckets = buckets,
-        ) -> None:
-            buckets.clear()
-            nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-            optimizer.step()
-
+        run = partial(_update, transformer, optimizer, buckets)
         seconds = measurer.seconds(run, UPDATE_SECONDS)
         nbytes = UPDATE_PASSES * state_itemsize * model.parameters
         measurer.add_point("update", seconds, nbytes=nbytes)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+def _update(
+    transformer: Transformer, optimizer: torch.optim.Optimizer, buckets: GradientBuckets
+) -> None:
+    buckets.clear()
+    nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+    optimizer.step()

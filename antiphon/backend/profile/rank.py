@@ -25,17 +25,18 @@ def profile_rank(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
     try:
         threads = torch.get_num_threads()
         measurer = Measurer(world, threads, model, settings, arguments["precision"])
+        sizes: list[int] = arguments["micro_batches"]
         measure_operations(measurer)
         worker.note("profile", {"part": "operations"})
         for recompute in arguments["recomputes"]:
-            for micro_batch in arguments["micro_batches"]:
+            for micro_batch in sizes:
                 measure_blocks(measurer, micro_batch, recompute)
                 worker.note("profile", {"part": f"micro-batch {micro_batch}, {recompute}"})
         measure_update(measurer)
         if worker.ranks > 1:
             measure_links(measurer)
         worker.note("profile", {"part": "links"})
-        steps = measure_steps(measurer, arguments["micro_batches"][0])
+        steps = measure_steps(measurer, sizes[len(sizes) // 2])
         worker.note("profile", {"part": "whole steps"})
         return {
             "steps": steps,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from antiphon.backend.profile.measurer import Measurer
 from antiphon.backend.profile.stopwatch import median
 from antiphon.backend.stage import TorchStage
+from antiphon.backend.tokens import Split
 from antiphon.policy.pipeline.one_forward_one_backward import one_forward_one_backward
 from antiphon.policy.pipeline.passes import training_step
 from antiphon.program.train import run_actions
@@ -25,19 +26,23 @@ MICRO_BATCHES = 2
 class RandomTokens:
     """Stands in for a corpus: what is computed takes as long whatever the tokens are."""
 
-    def __init__(self, vocabulary: int, sequence_length: int) -> None:
+    def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
-        self._length = sequence_length
 
     @property
     def tokenizer_path(self) -> Path:
         """There is none, as there are no checkpoints."""
         raise NotImplementedError
 
-    def batch(self, split: str, sequences: NDArray[np.int64]) -> NDArray[np.int64]:  # noqa: ARG002
+    def batch(
+        self,
+        split: Split,  # noqa: ARG002
+        indices: Sequence[int],
+        sequence_length: int,
+    ) -> NDArray[np.int64]:
         """Return tokens (sequences, length + 1), drawn from the sequences' numbers."""
-        generator = np.random.default_rng(sequences)
-        return generator.integers(self._vocabulary, size=(len(sequences), self._length + 1))
+        generator = np.random.default_rng(list(indices))
+        return generator.integers(self._vocabulary, size=(len(indices), sequence_length + 1))
 
 
 def measure_steps(measurer: Measurer, micro_batch: int) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def measure_steps(measurer: Measurer, micro_batch: int) -> dict[str, Any]:
         precision=measurer.precision,
     )
     model, settings = measurer.model, measurer.settings
-    tokens = RandomTokens(model.vocabulary, settings.sequence_length)
+    tokens = RandomTokens(model.vocabulary)
     stage = TorchStage(model, plan, settings, tokens, measurer.world.reach)
     everyone = range(measurer.world.ranks)
     together = len(everyone) > 1

@@ -1,0 +1,48 @@
+"""The entry of the ``antiphon`` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from antiphon.cli.plan import plan
+from antiphon.cli.profile import profile
+from antiphon.cli.quickstart import quickstart
+from antiphon.cli.train import train
+
+app = typer.Typer(
+    name="antiphon",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command that the command line names; exits with its status."""
+    app()
+
+
+def show_version(is_asked: bool) -> None:
+    """Print the version and stop, before anything else is looked at."""
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"antiphon {version('antiphon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def antiphon(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Plan a training job, run it on real processes, and see how good the plan was."""
+
+
+for command in (quickstart, plan, train, profile):
+    app.command()(command)

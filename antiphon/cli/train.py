@@ -1,0 +1,41 @@
+"""``antiphon train``: run a job on real processes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from antiphon.cli.options import AsJson, JobFile, Overrides, RunDir, Seed
+from antiphon.cli.session import session
+
+
+def train(
+    job: JobFile,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    run_dir: RunDir = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --run-dir.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Plan a job, run it on this machine, and compare what was predicted and measured."""
+    with session(as_json) as current:
+        from antiphon.verbs.extra import require_run_extra
+
+        require_run_extra("train")
+        from antiphon.report.tables import train_report
+        from antiphon.verbs.train import train as verb
+
+        trained = verb(
+            job,
+            overrides=overrides or (),
+            seed=seed,
+            run_dir=run_dir,
+            resume=resume,
+            watch=current.progress,
+        ).to_json()
+        current.progress.finish()
+        current.out.print(train_report(trained))
+        current.result(trained)

@@ -1,0 +1,127 @@
+"""From a job and its machines to the tables that the search works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from antiphon.cost.datasheet import datasheet_profile
+from antiphon.cost.device_profile import DeviceProfile
+from antiphon.cost.estimate import Estimator, Task
+from antiphon.cost.layer_table import Floats, Profiles
+from antiphon.cost.precision import chosen_precision
+from antiphon.errors import JobError, Mistake, RunError
+from antiphon.planner.local import resolved_precision
+from antiphon.planner.space import Space, device_shapes, process_shapes, space
+from antiphon.policy.layout.stages import even_stages
+from antiphon.policy.pipeline.action import Schedule, held
+from antiphon.registry import find
+from antiphon.spec.cluster import Cluster, Device
+from antiphon.spec.job import Job
+from antiphon.spec.local_machine import read_processor
+from antiphon.spec.plan import Plan, Precision
+from antiphon.spec.validation import listed
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One job, ready to be searched."""
+
+    task: Task
+    space: Space
+    estimator: Estimator
+    capacity: Floats  # bytes that a rank may fill, by candidate
+    memory: str  # whose memory that is, in words
+    peak_flops: float  # of all devices together
+
+
+def prepare(job: Job, cluster: Cluster, measured: Mapping[str, DeviceProfile]) -> Prepared:
+    """Lay out the space and price its tables. Raises JobError, RunError for what cannot be."""
+    if job.cluster_choice.use == "local":
+        return _prepare_local(job, cluster, measured)
+    kinds = {device.name: device for device in cluster.devices}
+    profiles = {
+        name: measured.get(name) or datasheet_profile(device) for name, device in kinds.items()
+    }
+    found = space(job, device_shapes(job, len(cluster.devices)))
+    precision = chosen_precision(job.train.precision, cluster.devices[0].peak_flops)
+    task = _task(job, cluster, tuple(profiles.values()), found, precision)
+    least = min(kinds.values(), key=lambda device: _free_nbytes(device, profiles))
+    return Prepared(
+        task=task,
+        space=found,
+        estimator=Estimator(task, found.meshes, found.split),
+        capacity=np.full(len(found.candidates), float(_free_nbytes(least, profiles))),
+        memory=least.name,
+        peak_flops=sum(
+            profiles[device.name].peak_flops[task.precision] for device in cluster.devices
+        ),
+    )
+
+
+def _prepare_local(job: Job, cluster: Cluster, measured: Mapping[str, DeviceProfile]) -> Prepared:
+    """Data-parallel processes that share this machine's cores and its memory."""
+    for axis in ("tensor", "pipeline"):
+        degree = getattr(job.plan, axis)
+        if degree not in (None, 1):
+            problem = f"{degree} ranks cannot work on one {axis}-parallel model here yet"
+            way_out = "delete the line, or name a cluster in `cluster.use` to have it costed"
+            raise JobError(Mistake(f"plan.{axis}", problem, way_out))
+    profile = measured.get(cluster.devices[0].name)
+    if profile is None:
+        raise RunError("this machine was not measured", "run `antiphon profile` on the job first")
+    cores = profile.identity.cores if profile.identity else read_processor().cores
+    found = space(job, process_shapes(job, cores))
+    most = max(found.meshes.processes.tolist(), default=1)
+    one_level = cluster.levels[-1].model_copy(update={"devices": most})
+    one_level_cluster = cluster.model_copy(update={"levels": (one_level,)})
+    task = _task(job, one_level_cluster, (profile,), found, resolved_precision(job))
+    memory = sum(device.memory_nbytes for device in cluster.devices) - profile.reserved_nbytes
+    return Prepared(
+        task=task,
+        space=found,
+        estimator=Estimator(task, found.meshes, found.split),
+        capacity=memory / found.meshes.processes[found.candidates.mesh],
+        memory="this machine",
+        peak_flops=profile.peak_flops[task.precision],
+    )
+
+
+def _task(
+    job: Job, cluster: Cluster, profiles: Profiles, found: Space, precision: Precision
+) -> Task:
+    for profile in profiles:
+        if precision not in profile.peak_flops:
+            problem = f"how fast {profile.device} computes in {precision} is not known"
+            way_out = f"use {listed(profile.peak_flops)}"
+            raise JobError(Mistake("train.precision", problem, way_out))
+    return Task(
+        model=job.model,
+        sequence_length=job.train.sequence_length,
+        global_batch=job.train.global_batch,
+        precision=precision,
+        cluster=cluster,
+        profiles=profiles,
+        bucket_nbytes=Plan.model_fields["bucket_nbytes"].default,
+        exact=job.train.exact,
+        schedules=found.schedules,
+        held=_held,
+        stage_layers=even_stages,
+    )
+
+
+def _free_nbytes(device: Device, profiles: Mapping[str, DeviceProfile]) -> int:
+    return device.memory_nbytes - profiles[device.name].reserved_nbytes
+
+
+def _held(schedule: str, stage: int, stages: int, microbatches: int) -> int:
+    return held(_schedule(schedule), stage, stages, microbatches)
+
+
+@cache
+def _schedule(name: str) -> Schedule:
+    schedule: Schedule = find("pipeline", name)
+    return schedule

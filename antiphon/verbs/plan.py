@@ -1,0 +1,44 @@
+"""``antiphon plan``: every way to lay a job over its machines, costed and ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from antiphon.cost.device_profile import DeviceProfile
+from antiphon.planner.planned import Planned
+from antiphon.planner.search import search
+from antiphon.spec.job import Job
+from antiphon.spec.local_machine import local_cluster
+from antiphon.verbs.load import JobLike, load
+from antiphon.verbs.profile import kept_profile
+from antiphon.verbs.watch import Watch, nobody
+
+
+def plan(
+    job: JobLike,
+    *,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    watch: Watch = nobody,
+) -> Planned:
+    """Rank the plans of ``job``. Imports no torch.
+
+    Plans for this machine use the profile kept for it, if there is one, else figures of its
+    datasheet. Raises JobError for mistakes in the job, RunError where nothing fits.
+    """
+    job = load(job, overrides, seed)
+    kept = kept_profile(job) if is_local(job) else None
+    planned = plan_with(job, None if kept is None else kept.profile)
+    watch("planned", {"planned": planned})
+    return planned
+
+
+def plan_with(job: Job, profile: DeviceProfile | None) -> Planned:
+    """Rank the plans of ``job``, priced by ``profile`` where it describes the device."""
+    cluster = job.cluster or local_cluster(1)
+    return search(job, cluster, {} if profile is None else {profile.device: profile})
+
+
+def is_local(job: Job) -> bool:
+    """Whether the job is for the machine at hand."""
+    return job.cluster is None

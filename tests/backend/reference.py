@@ -1,0 +1,96 @@
+"""Training by data parallelism in one process, written out plainly: what every split must equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antiphon.backend.model.functions import cross_entropy_sum
+from antiphon.backend.model.initial import initialise
+from antiphon.backend.model.llama import Transformer
+from antiphon.backend.tokens import Tokens
+from antiphon.program.learning_rate import cosine_with_warmup
+from antiphon.spec.job import Train
+from antiphon.spec.model import Model
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@dataclass
+class Reference:
+    """Losses, gradient norms, and the gradients of each step by parameter (before clipping)."""
+
+    losses: list[float]
+    norms: list[float]
+    gradients: list[dict[str, Tensor]]
+    parameters: dict[str, Tensor]
+
+
+def train_reference(
+    model: Model, settings: Train, tokens: Tokens, replicas: int, micro_batch: int, order: list
+) -> Reference:
+    """Train on ``order[step]``: the sequences of each step's global batch.
+
+    Sums are taken as ruled: the micro-batches of a replica in order, then the replicas in order.
+    """
+    torch.set_num_threads(1)
+    assert settings.precision is not None
+    module = Transformer(model, DTYPES[settings.precision])
+    initialise(module, model, settings.seed)
+    decayed = [p for p in module.parameters() if p.ndim >= 2]
+    others = [p for p in module.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        betas=settings.adam_betas,
+        eps=settings.adam_epsilon,
+        fused=True,
+    )
+    result = Reference([], [], [], {})
+    for step, samples in enumerate(order):
+        total: dict[str, Tensor] = {}
+        loss = None
+        for share in np.split(samples, replicas):
+            gradients, own = _replica(module, settings, tokens, share, micro_batch)
+            for name, gradient in gradients.items():
+                total[name] = total[name] + gradient if name in total else gradient
+            loss = own if loss is None else loss + own
+        for name, parameter in module.named_parameters():
+            parameter.grad = total[name].clone()
+        result.gradients.append(total)
+        result.losses.append(loss.item())
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), settings.clip_norm)
+        result.norms.append(norm.item())
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_with_warmup(
+                step,
+                settings.steps,
+                settings.warmup,
+                settings.learning_rate,
+                settings.minimum_learning_rate,
+            )
+        optimizer.step()
+    result.parameters = {name: p.detach() for name, p in module.named_parameters()}
+    return result
+
+
+def _replica(
+    module: Transformer, settings: Train, tokens: Tokens, share: np.ndarray, micro_batch: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients and loss of one replica's part of the global batch."""
+    global_tokens = settings.global_batch * settings.sequence_length
+    module.zero_grad(set_to_none=True)
+    total = torch.zeros((), dtype=next(module.parameters()).dtype)
+    for sequences in share.reshape(-1, micro_batch):
+        batch = torch.from_numpy(
+            tokens.batch("train", sequences.tolist(), settings.sequence_length)
+        )
+        loss = cross_entropy_sum(module(batch[:, :-1]), batch[:, 1:]) / global_tokens
+        total = total + loss.detach()
+        loss.backward()
+    return {name: p.grad for name, p in module.named_parameters()}, total
