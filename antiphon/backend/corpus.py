@@ -82,7 +82,11 @@ def open_corpus(data: str) -> Corpus:
         problem = f"there is no folder `{data}`"
         raise JobError(Mistake(KEY, problem, f'name a folder of text, or "{BUILTIN}"'))
     suffixes = (*TEXT_SUFFIXES, LINES_SUFFIX)
-    files = (root,) if root.is_file() else tuple(_walk(root, suffixes))
+    try:
+        files = (root,) if root.is_file() else tuple(_walk(root, suffixes))
+    except OSError as error:
+        problem = f"`{error.filename}` cannot be read: {error.strerror}"
+        raise JobError(Mistake(KEY, problem, "name a folder that can be read")) from error
     files = tuple(path for path in files if path.suffix in suffixes)
     if not files:
         problem = f"`{data}` holds no text"

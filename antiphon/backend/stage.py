@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from antiphon.backend.gradients import GradientBuckets
-from antiphon.backend.model.initial import initialise
+from antiphon.backend.huggingface import WEIGHTS, pretrained_files
 from antiphon.backend.model.functions import cross_entropy_sum
+from antiphon.backend.model.initial import initialise
 from antiphon.backend.model.llama import Transformer
 from antiphon.backend.peak_memory import PeakMemory
 from antiphon.backend.tokens import Split
@@ -36,7 +37,6 @@ COMPUTE_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 PEAK_MEMORY_STEP = 1  # the first whose optimizer state is there from the beginning
 
@@ -170,11 +170,10 @@ class TorchStage:
         """Copy parameters and optimizer state into the files of a checkpoint."""
 
         def run() -> None:
-            from antiphon.backend import huggingface
-
-            state = dict(self.transformer.state_dict())
-            files = huggingface.save_pretrained(
-                self.transformer.shape, state, self._tokens.tokenizer_path
+            files = pretrained_files(
+                self.transformer.shape,
+                self.transformer.state_dict(),
+                self._tokens.tokenizer_path.read_bytes(),
             )
             files[OPTIMIZER_FILE] = safetensors.torch.save(self._optimizer_tensors())
             self._files = {name: memoryview(content) for name, content in files.items()}
@@ -197,7 +196,7 @@ class TorchStage:
                         f"{name} of the checkpoint is damaged: its SHA-256 is not the manifest's",
                         "resume from an older checkpoint, or start anew in another --run-dir",
                     )
-            _copy_into(self.transformer.state_dict(), _tensors(files[MODEL_FILE]), MODEL_FILE)
+            _copy_into(self.transformer.state_dict(), _tensors(files[WEIGHTS]), WEIGHTS)
             self._create_optimizer_state()
             _copy_into(self._optimizer_tensors(), _tensors(files[OPTIMIZER_FILE]), OPTIMIZER_FILE)
 

@@ -20,8 +20,8 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from antiphon.backend.corpus import KEY, Corpus, open_corpus
-from antiphon.backend.tokenizer import end_of_text, read_tokenizer, train_tokenizer
-from antiphon.backend.tokens import FORMAT, MANIFEST, TOKENIZER, Split, Tokens, open_tokens
+from antiphon.backend.tokenizer import TOKENIZER, end_of_text, read_tokenizer, train_tokenizer
+from antiphon.backend.tokens import FORMAT, MANIFEST, Split, Tokens, open_tokens
 from antiphon.errors import JobError, Mistake, RunError
 
 Progress = Callable[[str, int, int], None]  # what is done, how far it is, of how much

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from antiphon.errors import JobError, Mistake
 from antiphon.spec.validation import read_json
 
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY_MIN = 257  # every byte, and the end of a text
 
@@ -56,7 +58,7 @@ def end_of_text(tokenizer: Tokenizer, path: Path | None = None) -> int:
     that the tokenizer has. Raises JobError where there is none.
     """
     names = _END_NAMES
-    config_path = path and path.with_name("tokenizer_config.json")
+    config_path = path and path.with_name(TOKENIZER_CONFIG)
     if config_path is not None and config_path.is_file():
         named = read_json(config_path).get("eos_token")
         named = named.get("content") if isinstance(named, dict) else named

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.backend.corpus import KEY
+from antiphon.backend.tokenizer import TOKENIZER
 from antiphon.errors import JobError, Mistake, RunError
 
 FORMAT = 1  # of the folder
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.json"
 
 Split = Literal["train", "validation"]
 
@@ -97,7 +97,7 @@ def open_tokens(folder: Path) -> Tokens:
 
 def _mapped(folder: Path, split: Split, manifest: dict[str, Any]) -> NDArray[np.uint16 | np.uint32]:
     path, dtype, count = folder / f"{split}.bin", np.dtype(manifest["dtype"]), manifest[split]
-    if False:
+    if path.stat().st_size != count * dtype.itemsize:
         raise ValueError(f"{path.name} does not hold {count} tokens")
     if not count:  # an empty file cannot be mapped
         return np.empty(0, dtype)

@@ -14,15 +14,15 @@ from antiphon.cli.train import train
 app = typer.Typer(
     name="antiphon",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def main() -> None:
     """Run the command that the command line names; exits with its status."""
-    app()
+    app(prog_name="antiphon")
 
 
 def show_version(is_asked: bool) -> None:

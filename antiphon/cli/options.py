@@ -24,9 +24,13 @@ Overrides = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(min=0, help="Seed of everything random: train.seed.", show_default=False),
+    typer.Option(
+        min=0, metavar="N", help="Seed of all that is random (train.seed).", show_default=False
+    ),
 ]
 RunDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of the run. Default: a new one in runs/.", show_default=False),
+    typer.Option(
+        metavar="FOLDER", help="Where the run is kept; a new folder in runs/.", show_default=False
+    ),
 ]

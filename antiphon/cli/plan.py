@@ -12,11 +12,14 @@ def plan(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the plans of a job: time, memory, traffic; and why others do not fit."""
+    """Rank the plans of a job, and say why others do not fit.
+
+    For each: step time, tokens a second, memory and traffic. Needs no torch and no accelerator.
+    """
     with session(as_json) as current:
         from antiphon.report.tables import plan_report
         from antiphon.verbs.plan import plan as verb
 
-        found = verb(job, overrides=overrides or (), seed=seed, watch=current.progress).to_json()
+        found = verb(job, overrides=overrides or (), seed=seed, watch=current.progress).to_dict()
         current.out.print(plan_report(found))
         current.result(found)

@@ -12,11 +12,11 @@ def profile(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure this machine with the job's own layers; later predictions use it."""
-    with session(as_json) as current:
-        from antiphon.verbs.extra import require_run_extra
+    """Measure this machine with the layers of a job.
 
-        require_run_extra("profile")
+    Predictions for this machine use what is measured, until processor, torch or threads change.
+    """
+    with session(as_json) as current:
         from antiphon.report.tables import profile_report
         from antiphon.verbs.profile import profile as verb
 

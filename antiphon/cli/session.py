@@ -15,11 +15,8 @@ from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from antiphon.errors import AntiphonError, JobError
-from antiphon.report.json_object import json_text
-from antiphon.report.progress import Progress
 
 INTERNAL, INTERRUPTED = 70, 130
 WIDTH = 100  # of tables, where there is no terminal
@@ -29,6 +26,10 @@ class Session:
     """The output of one command."""
 
     def __init__(self, as_json: bool) -> None:
+        from rich.console import Console  # here, so that --help shows at once
+
+        from antiphon.report.progress import Progress
+
         self.as_json = as_json
         self._stdout = sys.stdout
         errors = Console(stderr=True)
@@ -39,7 +40,9 @@ class Session:
     def result(self, value: Mapping[str, Any]) -> None:
         """Print what a program reads, if it was asked for. Once."""
         if self.as_json:
-            print(json_text(value), file=self._stdout, flush=True)  # noqa: T201 - the one place
+            from antiphon.report.json_object import json_text
+
+            print(json_text(value), file=self._stdout, flush=True)
 
     def fail(self, status: int, message: str, kind: str, **facts: Any) -> typer.Exit:
         """Say why there is no result; the exception to end the command with."""
@@ -65,7 +68,8 @@ def session(as_json: bool) -> Iterator[Session]:
         with ExitStack() as stack:
             if as_json:
                 stack.enter_context(redirect_stdout(sys.stderr))
-            yield stack.enter_context(current.progress)
+            stack.enter_context(current.progress)
+            yield current
     except JobError as error:
         mistakes = [asdict(mistake) for mistake in error.mistakes]
         raise current.fail(error.exit_status, str(error), "job", mistakes=mistakes) from None

@@ -20,11 +20,11 @@ def train(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Plan a job, run it on this machine, and compare what was predicted and measured."""
-    with session(as_json) as current:
-        from antiphon.verbs.extra import require_run_extra
+    """Run a job on this machine by its best plan.
 
-        require_run_extra("train")
+    Ends with the loss, what was predicted beside what was measured, a checkpoint and a trace.
+    """
+    with session(as_json) as current:
         from antiphon.report.tables import train_report
         from antiphon.verbs.train import train as verb
 

@@ -6,6 +6,7 @@ sends in each step, over the slowest link of the ring.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,23 +56,12 @@ def wire_nbytes(
             return nbytes
 
 
-def ring_steps(operation: Operation, ranks: Amount) -> Amount:
-    """Return after how many messages, one after the other, the collective is complete."""
-    match operation:
-        case Operation.ALL_REDUCE:
-            return 2 * (ranks - 1)
-        case Operation.ALL_GATHER | Operation.REDUCE_SCATTER:
-            return ranks - 1
-        case Operation.SEND:
-            return 1
-
-
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What one rank of a group has towards the next."""
+    """What one rank of a group has towards the others."""
 
     bandwidth: float  # bytes a second, one direction
-    latency_seconds: float
+    latencies: dict[Operation, float]  # seconds, of starting a collective of the whole group
 
 
 def channel(cluster: Cluster, ranks: int, distance: int, span: int | None = None) -> Channel:
@@ -87,14 +77,37 @@ def channel(cluster: Cluster, ranks: int, distance: int, span: int | None = None
     crossed = None
     for level in inner:
         if level.devices % block == 0:
-            return Channel(level.link.bandwidth, level.link.latency_seconds)
+            seconds = level.link.latency_seconds
+            return Channel(level.link.bandwidth, _latencies(ranks, 1, seconds, seconds))
         crossed = level
     link = outermost.link
-    if crossed is None or crossed.devices // distance < 2:
-        return Channel(link.bandwidth, link.latency_seconds)
-    together = crossed.devices // distance
+    if crossed is None:
+        return Channel(
+            link.bandwidth, _latencies(ranks, 1, link.latency_seconds, link.latency_seconds)
+        )
+    together = max(1, crossed.devices // distance)
     bandwidth = min(crossed.link.bandwidth, together * link.bandwidth)
-    return Channel(bandwidth, link.latency_seconds)
+    nodes = max(1, ranks // together)
+    latencies = _latencies(ranks, nodes, crossed.link.latency_seconds, link.latency_seconds)
+    return Channel(bandwidth, latencies)
+
+
+def _latencies(
+    ranks: int, nodes: int, inner_seconds: float, outer_seconds: float
+) -> dict[Operation, float]:
+    """Return what NCCL counts (src/graph/tuning.cc): of a ring, or of a tree where it is shorter.
+
+    A ring takes a step for each rank, those between nodes being slower; an all-reduce goes round
+    twice. Its tree is a chain within a node and goes up and down between nodes.
+    """
+    around = (ranks - nodes) * inner_seconds + (nodes - 1) * outer_seconds
+    tree = 2 * ((ranks / nodes - 1) * inner_seconds + math.log2(nodes) * outer_seconds)
+    return {
+        Operation.ALL_REDUCE: min(2 * around, tree) if nodes > 1 else 2 * around,
+        Operation.ALL_GATHER: around,
+        Operation.REDUCE_SCATTER: around,
+        Operation.SEND: inner_seconds if nodes == 1 else outer_seconds,
+    }
 
 
 def collective_seconds(
@@ -107,8 +120,7 @@ def collective_seconds(
 ) -> Floats:
     """Return the seconds of a collective that nothing disturbs; 0 in a group of one rank."""
     sent = wire_nbytes(operation, nbytes, ranks)
-    starting = ring_steps(operation, ranks) * np.asarray(latency_seconds)
-    seconds = starting + sent / (bandwidth * profile.link_efficiency)
+    seconds = latency_seconds + sent / (bandwidth * profile.link_efficiency)
     return np.where(np.asarray(ranks) > 1, seconds, 0.0)
 
 

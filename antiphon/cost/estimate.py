@@ -95,7 +95,7 @@ class Estimator:
             task.cluster,
             task.profiles,
         )
-        reducer = Reducer(task.cluster, task.profiles, task.bucket_nbytes, task.exact)
+        reducer = Reducer(task.profiles, task.bucket_nbytes, task.exact)
         self._row_in_depth = np.zeros(len(meshes.data), np.int64)
         self._depths: dict[int, tuple[Stages, MeshTable]] = {}
         for depth in np.unique(meshes.pipeline).tolist():
@@ -103,7 +103,7 @@ class Estimator:
             self._row_in_depth[rows] = np.arange(len(rows))
             of_depth = Meshes(*(getattr(meshes, field.name)[rows] for field in fields(meshes)))
             stages = Stages(np.array(task.stage_layers(task.model.layers, depth)))
-            table = mesh_table(task.model, task.precision, of_depth, stages, reducer)
+            table = mesh_table(task.model, task.precision, task.cluster, of_depth, stages, reducer)
             self._depths[depth] = stages, table
 
     def peak_nbytes(self, candidates: Candidates) -> Floats:

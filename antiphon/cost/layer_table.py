@@ -118,14 +118,14 @@ def _tensor_parallel(
 ) -> tuple[Floats, Floats]:
     """Seconds and bytes sent by a rank of the collectives inside ``work``."""
     rows = work.kind == Kind.COLLECTIVE
-    nbytes = work.nbytes[rows]
+    nbytes, operation = work.nbytes[rows], Operation.ALL_REDUCE
     if (tensor == 1).all():
         return np.zeros(len(tensor)), np.zeros(len(tensor))
     bandwidth = by_value(tensor, lambda ranks: channel(cluster, ranks, 1).bandwidth)
-    latency = by_value(tensor, lambda ranks: channel(cluster, ranks, 1).latency_seconds)
+    latency = by_value(tensor, lambda ranks: channel(cluster, ranks, 1).latencies[operation])
     seconds = slowest(
-        collective_seconds(Operation.ALL_REDUCE, nbytes, tensor, bandwidth, latency, profile)
+        collective_seconds(operation, nbytes, tensor, bandwidth, latency, profile)
         for profile in profiles
     )
-    sent = np.asarray(wire_nbytes(Operation.ALL_REDUCE, nbytes, tensor))
+    sent = np.asarray(wire_nbytes(operation, nbytes, tensor))
     return seconds.sum(axis=0), sent.sum(axis=0)

@@ -86,23 +86,22 @@ class MeshTable:
 class Reducer:
     """How gradients are summed."""
 
-    cluster: Cluster
     profiles: Profiles
     bucket_nbytes: int
     exact: bool  # in rank order
 
-    def seconds(self, nbytes: Floats, ranks: int, distance: int) -> Floats:
-        """Return the seconds of reductions of ``nbytes`` over ``ranks``, ``distance`` apart."""
+    def seconds(self, nbytes: Floats, ranks: int, link: Channel) -> Floats:
+        """Return the seconds of reductions of ``nbytes`` over ``ranks``."""
         if ranks == 1:
             return np.zeros(nbytes.shape)
-        return slowest(self._seconds(nbytes, ranks, distance, profile) for profile in self.profiles)
+        return slowest(self._seconds(nbytes, ranks, link, profile) for profile in self.profiles)
 
-    def _seconds(self, nbytes: Floats, ranks: int, distance: int, profile: DeviceProfile) -> Floats:
+    def _seconds(self, nbytes: Floats, ranks: int, link: Channel, profile: DeviceProfile) -> Floats:
         operation = Operation.ALL_GATHER if self.exact else Operation.ALL_REDUCE
         seconds = measured_seconds(operation, nbytes, ranks, profile)
         if seconds is None:
             seconds = collective_seconds(
-                operation, nbytes, ranks, link.bandwidth, link.latency_seconds, profile
+                operation, nbytes, ranks, link.bandwidth, link.latencies[operation], profile
             )
         if self.exact:  # every rank then reads all buffers and writes their sum
             seconds = seconds + (ranks + 1) * nbytes / profile.memory_bandwidth
@@ -110,7 +109,12 @@ class Reducer:
 
 
 def mesh_table(
-    model: Model, precision: Precision, meshes: Meshes, stages: Stages, reducer: Reducer
+    model: Model,
+    precision: Precision,
+    cluster: Cluster,
+    meshes: Meshes,
+    stages: Stages,
+    reducer: Reducer,
 ) -> MeshTable:
     """Price meshes that all have as many stages as ``stages``."""
     depth, itemsize = len(stages.layers), state_itemsize(precision)
@@ -126,14 +130,11 @@ def mesh_table(
     sent = wire_nbytes(
         Operation.ALL_REDUCE, gradients, meshes.data[:, None], exact=reducer.exact
     ) + np.outer(tied, stages.is_first | stages.is_last)
-    alone = Channel(bandwidth=np.inf, latency_seconds=0.0)
     replicas = [
-        channel(reducer.cluster, data, tensor)
+        channel(cluster, data, tensor)
         for data, tensor in zip(meshes.data.tolist(), meshes.tensor.tolist(), strict=True)
     ]
-    hops = [
-        channel(reducer.cluster, depth, apart) for apart in (meshes.tensor * meshes.data).tolist()
-    ]
+    hops = [channel(cluster, depth, apart) for apart in (meshes.tensor * meshes.data).tolist()]
     return MeshTable(
         parameters=parameters,
         update_seconds=_update_seconds(meshes, parameters, precision, reducer.profiles),
@@ -143,7 +144,7 @@ def mesh_table(
         tied_seconds=_reduce(reducer, tied, np.where(tied > 0, 2, 1), hops),
         wire_nbytes=np.asarray(sent),
         message_bandwidth=np.array([hop.bandwidth for hop in hops]),
-        message_latency_seconds=np.array([hop.latency_seconds for hop in hops]),
+        message_latency_seconds=np.array([hop.latencies[Operation.SEND] for hop in hops]),
     )
 
 

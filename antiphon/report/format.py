@@ -6,70 +6,71 @@ from math import isfinite
 
 NOTHING = "-"  # where there is no figure
 
-_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+_LONGEST_SECONDS = 600  # that are not told in minutes: steps are compared to three digits
 
 
 def seconds(value: float | None) -> str:
-    """``0.0853`` as ``85.3 ms``, ``130`` as ``2 min 10 s``. Not negative."""
+    """``0.0853`` as ``85.3 ms``, ``1234`` as ``20 min 34 s``. Not negative."""
     if value is None or not isfinite(value):
         return NOTHING
     rounded = _three_digits(value)
     if rounded < 1e-3:
-        return f"{_digits(rounded * 1e6)} µs"
+        return f"{_digits(value * 1e6)} µs"
     if rounded < 1:
-        return f"{_digits(rounded * 1e3)} ms"
-    if rounded < _MINUTE:
-        return f"{_digits(rounded)} s"
-    for larger, smaller, names in ((_MINUTE, 1, "min s"), (_HOUR, _MINUTE, "h min")):
-        whole, rest = divmod(round(value / smaller), larger // smaller)
-        if value < larger * 60 and whole < 60:
-            return _pair(whole, rest, names)
-    return _pair(*divmod(round(value / _HOUR), _DAY // _HOUR), "d h")
+        return f"{_digits(value * 1e3)} ms"
+    if rounded < _LONGEST_SECONDS:
+        return f"{_digits(value)} s"
+    minutes, second = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {second:02} s"
+    hours, minute = divmod(round(value / 60), 60)
+    if hours < 24:
+        return f"{hours} h {minute:02} min"
+    days, hour = divmod(round(value / 3_600), 24)
+    return f"{days} d {hour:02} h"
 
 
 def nbytes(value: float | None) -> str:
-    """``5_242_880`` as ``5.24 MB``: powers of ten, as in datasheets."""
-    text = _scaled(value, (" B", " kB", " MB", " GB", " TB", " PB"))
-    return NOTHING if text is None else text
+    """``5_242_880`` as ``5.00 MiB``: powers of 1024."""
+    return _scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
 
 
 def count(value: float | None) -> str:
     """``70_553_706_496`` as ``70.6B``, the way parameters and tokens are counted."""
-    text = _scaled(value, ("", "k", "M", "B", "T"))
-    return NOTHING if text is None else text
+    return _scaled(value, 1000, ("", "k", "M", "B", "T"))
 
 
 def percent(part: float | None) -> str:
     """``0.412`` as ``41.2%``."""
     if part is None or not isfinite(part):
         return NOTHING
-    return f"{_digits(_three_digits(part * 100))}%"
+    return f"{_digits(part * 100)}%"
 
 
-def difference(measured: float, predicted: float) -> str:
+def difference(predicted: float | None, measured: float | None) -> str:
     """By how much a prediction was off, as a part of what was measured: ``+3.5%`` is too high."""
-    if measured == predicted:
-        return "0.0%"
-    if not measured or not isfinite(measured) or not isfinite(predicted):
+    if predicted is None or measured is None or not isfinite(predicted) or not isfinite(measured):
         return NOTHING
-    return f"{predicted / measured - 1:+.1%}"
+    if predicted == measured:
+        return "0.0%"
+    return f"{predicted / measured - 1:+.1%}" if measured else NOTHING
 
 
 def clock(value: float) -> str:
     """Time that is left, to the second: ``1:05``, ``2:00:00``."""
-    minutes, second = divmod(round(value), _MINUTE)
+    minutes, second = divmod(round(value), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _scaled(value: float | None, units: tuple[str, ...]) -> str | None:
+def _scaled(value: float | None, base: int, units: tuple[str, ...]) -> str:
     if value is None or not isfinite(value):
-        return None
-    rounded, power = _three_digits(value), 0
-    while abs(rounded) >= 1000 and power < len(units) - 1:
-        rounded, power = rounded / 1000, power + 1
-    whole = power == 0 and float(value).is_integer()
-    return f"{value:.0f}{units[0]}" if whole else f"{_digits(rounded)}{units[power]}"
+        return NOTHING
+    scaled, power = value, 0
+    while abs(_three_digits(scaled)) >= 1000 and power < len(units) - 1:
+        scaled, power = scaled / base, power + 1
+    is_whole = power == 0 and float(value).is_integer()
+    return f"{value:.0f}{units[0]}" if is_whole else f"{_digits(scaled)}{units[power]}"
 
 
 def _three_digits(value: float) -> float:
@@ -77,12 +78,8 @@ def _three_digits(value: float) -> float:
 
 
 def _digits(value: float) -> str:
-    """``value``, of three significant digits, without an exponent and with its last zeros."""
-    size = abs(value)
+    """``value`` in three significant digits, without an exponent and with its last zeros."""
+    rounded = _three_digits(value)
+    size = abs(rounded)
     decimals = 2 if size < 10 else 1 if size < 100 else 0
-    return f"{value:,.{decimals}f}"
-
-
-def _pair(whole: int, rest: int, names: str) -> str:
-    larger, smaller = names.split()
-    return f"{whole} {larger} {rest:02} {smaller}"
+    return f"{rounded:,.{decimals}f}"

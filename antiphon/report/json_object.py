@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+# A list of numbers, over many lines: in the text of a string no line ends.
+_NUMBERS = re.compile(r"\[\n([^][{}\"]*)\n\s*\]")
+
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """``value`` as one JSON object, indented, in the order of its keys.
+    """``value`` as one JSON object, indented, in the order of its keys; lists of numbers in a line.
 
     JSON has no infinities and no NaN: they become ``null``. Paths become text, tuples and arrays
     lists, models of pydantic objects. Raises TypeError for anything else that JSON cannot hold.
     """
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: "[" + re.sub(r"\n\s*", " ", found[1].strip()) + "]", text)
 
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:

@@ -64,10 +64,6 @@ class Progress:
         match topic:
             case "corpus" | "profile":
                 self.show(topic, facts["text"], facts["done"], facts["total"])
-            case "workers":
-                count, threads = facts["count"], facts["threads"]
-                text = f"starting {_several(count, 'process', 'processes')}"
-                self.show(topic, f"{text}, {_several(threads, 'thread', 'threads')} each")
             case "planned":
                 self.finish()
             case "train":
@@ -88,7 +84,7 @@ class Progress:
         now = self._clock()
         if self._activity is None or self._activity.title != title:
             self.finish()
-            self._activity = _Activity(title, text, done, total, began=now, at_first=done)
+            self._activity = _Activity(title, text, done, total, began=now, origin=(now, done))
             self._start(self._activity)
             return
         self._activity.text, self._activity.done, self._activity.total = text, done, total
@@ -109,13 +105,15 @@ class Progress:
         self.finish()
         self.run_dir, self.checkpoint = Path(facts["run_dir"]), None
         plan, first, steps = facts["plan"], facts["first_step"], facts["steps"]
-        self._steps = _Steps(steps, facts.get("tokens_per_step"))
-        to_do = f"steps {first + 1} to {steps}" if first else f"{steps} steps"
-        seconds = facts["predicted"].get("step_seconds")
-        about = f", about {as_read.seconds(seconds * (steps - first))}" if seconds else ""
-        self.show("training", f"{plan.name}: {to_do}{about}", first, steps)
+        self._steps = _Steps(steps, facts["tokens_per_step"])
+        about = as_read.seconds(facts["predicted"]["step_seconds"] * (steps - first))
+        processes = _several(plan.ranks, "process", "processes")
+        self.show("training", f"{plan.name} on {processes}, about {about}", first, steps)
 
     def _step(self, facts: dict[str, Any]) -> None:
+        if self._steps.loss is None and self._activity is not None:
+            # What went before it, the start of processes, says nothing of how long steps take.
+            self._activity.origin = self._clock() - facts["seconds"], facts["step"] - 1
         self._steps.take(facts)
         self.show("training", self._steps.text, facts["step"], self._steps.total)
 
@@ -156,7 +154,7 @@ class _Activity:
     done: int
     total: int
     began: float
-    at_first: int  # how much was done when it began
+    origin: tuple[float, int]  # from when, and how much done, its speed is taken
 
     def line(self, now: float) -> str:
         return f"{self.title:<{_TITLE_WIDTH}} {self.detail(now)}"
@@ -175,8 +173,9 @@ class _Activity:
         return f"{self.done:>{len(str(self.total))}}/{self.total}"
 
     def _seconds_left(self, now: float) -> float | None:
-        done = self.done - self.at_first
-        return (now - self.began) / done * (self.total - self.done) if done > 0 else None
+        since, already = self.origin
+        done = self.done - already
+        return (now - since) / done * (self.total - self.done) if done > 0 else None
 
 
 class _Detail(ProgressColumn):
@@ -194,7 +193,7 @@ class _Detail(ProgressColumn):
 class _Steps:
     """The steps of a training, as far as they are shown."""
 
-    def __init__(self, total: int = 0, tokens_per_step: int | None = None) -> None:
+    def __init__(self, total: int = 0, tokens_per_step: int = 0) -> None:
         self.total = total
         self.loss: float | None = None
         self._tokens = tokens_per_step
@@ -207,10 +206,7 @@ class _Steps:
     @property
     def text(self) -> str:
         step = median(self._seconds)
-        speed = f"{as_read.seconds(step)}/step"
-        if self._tokens is not None and step > 0:
-            speed = f"{as_read.count(self._tokens / step)} tokens/s"
-        return f"loss {self.loss:.4g}  {speed}"
+        return f"loss {self.loss:.4g}  {as_read.count(self._tokens / step)} tokens/s"
 
 
 def _several(count: int, one: str, more: str) -> str:

@@ -16,4 +16,6 @@ Part = Annotated[float, Field(ge=0, le=1)]  # of a whole
 class Data(BaseModel):
     """Pure data. Unknown keys and wrong types are mistakes, never guessed at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )

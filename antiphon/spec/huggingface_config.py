@@ -37,7 +37,7 @@ def model_from_config(config: dict[str, Any], path: str | None = None) -> Model:
     Llama 3.1's, sliding windows, quantized weights. ``path`` is the file's, for the message.
     """
     family = config.get("model_type")
-    if family not in _SCHEMAS:
+    if not isinstance(family, str) or family not in _SCHEMAS:
         problem = f"{shown(family)} is not a family of models that antiphon builds"
         way_out = f"use a config.json of family {listed(_SCHEMAS)}"
         if "model_type" not in config:
@@ -96,7 +96,9 @@ def config_from_model(model: Model) -> dict[str, Any]:
 class _Config(BaseModel):
     """What is read of a config.json; what else stands there does not change the model."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, allow_inf_nan=False, defer_build=True
+    )
 
     model_type: Family
     vocab_size: Count
@@ -257,7 +259,8 @@ def _rope_mistakes(given: _Config) -> list[Mistake]:
     if rope["rope_type"] not in ("default", "llama3"):
         problem = f"{shown(rope['rope_type'])} is not a rotary scaling that antiphon has"
         way_out = "use a config.json with rope_type default or llama3"
-        found.append(Mistake(f"{where}.rope_type", problem, way_out))
+        word = "rope_type" if "rope_type" in getattr(given, where) else "type"
+        found.append(Mistake(f"{where}.{word}", problem, way_out))
     if rope["partial_rotary_factor"] != 1:
         problem = f"{rope['partial_rotary_factor']} turns a part of each head only"
         found.append(Mistake("partial_rotary_factor", problem, "use a config.json without it"))

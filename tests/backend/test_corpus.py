@@ -136,8 +136,29 @@ def test_a_corpus_that_is_wrong_all_over_does_not_flood(folder: Path) -> None:
     assert mistakes(folder).count("error:") == 10
 
 
+def test_a_file_that_vanishes_is_named(folder: Path) -> None:
+    written(folder)
+    corpus = open_corpus(str(folder))
+    (folder / "003.txt").unlink()
+    with pytest.raises(JobError, match="cannot be read: No such file") as caught:
+        list(corpus.documents())
+    assert caught.value.mistakes[0].path == str(folder / "003.txt")
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)  # root may read anything
+    assert f"`{folder}` cannot be read: Permission denied" in mistakes(folder)
+
+
 def test_tokens_spell_the_documents_and_one_in_fifty_is_kept_from_training(folder: Path) -> None:
     texts = written(folder, documents=60)
+    texts[3] *= 300  # long enough to be cut, which must not count as several
+    (folder / "003.txt").write_text(texts[3])
     train, validation = documents_of(prepare_tokens(str(folder), VOCABULARY))
     assert validation == [texts[0], texts[50]]
     assert train == [text for text in texts if text not in validation]
@@ -212,7 +233,9 @@ def test_token_files_are_made_once_and_anew_when_the_corpus_changes(folder: Path
     again = prepare_tokens(str(folder), VOCABULARY, progress=lambda *said: seen.append(said))
     assert not seen
     assert again.folder == first.folder
-    (folder / "000.txt").write_text("Another text. " * 20)
+    size = (folder / "000.txt").stat().st_size
+    (folder / "000.txt").write_text("x" * size)
+    os.utime(folder / "000.txt", (1, 1))  # files may change within a tick of the clock
     changed = prepare_tokens(str(folder), VOCABULARY)
     assert changed.folder != first.folder
     assert changed.digest != first.digest

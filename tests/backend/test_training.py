@@ -165,8 +165,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     whole = run(workers, tmp_path / "whole", tokens, layout, train)
     stopped = tmp_path / "stopped"
     keep_first_checkpoint(tmp_path / "whole", stopped)
-    resumed = run(workers, stopped, tokens, layout, train, "antiphon.backend.training:train_rank",
-                  resume=True)
+    resumed = run(
+        workers, stopped, tokens, layout, train, "antiphon.backend.training:train_rank", resume=True
+    )
     assert resumed.first_step == 4
     assert resumed.losses == whole.losses[4:]
     last = str(whole.checkpoint)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from antiphon.errors import JobError
 from antiphon.spec.huggingface_config import config_from_model, model_from_config, read_model
-from antiphon.spec.model import Model, RopeScaling
+from antiphon.spec.model import Family, Model, RopeScaling
 
 LLAMA3_ROPE = {
     "factor": 8.0,
@@ -131,7 +131,7 @@ def reference_config(config: dict[str, Any]) -> PreTrainedConfig:
 
 def reference_tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(reference_config(config))
+        model = AutoModelForCausalLM.from_config(reference_config(config))  # type: ignore[no-untyped-call]
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
@@ -181,10 +181,11 @@ def test_a_forward_meets_the_tensors_in_the_order_they_are_named_in() -> None:
     assert names[-2:] == ["model.norm.weight", "lm_head.weight"]
 
 
-REFUSED = {
+REFUSED: dict[str, dict[str, Any]] = {
     "model_type": {"model_type": "mixtral"},
     "rope_scaling.rope_type": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
     "rope_parameters.rope_type": {"rope_parameters": {"rope_type": "linear", "factor": 4.0}},
+    "rope_scaling.type": {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
     "rope_scaling.low_freq_factor": {"rope_scaling": {"rope_type": "llama3", "factor": 4.0}},
     "rope_parameters": {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
     "partial_rotary_factor": {"partial_rotary_factor": 0.5},
@@ -222,6 +223,8 @@ def test_all_mistakes_of_a_config_are_told_at_once() -> None:
 def test_a_config_without_its_family_is_told_so() -> None:
     with pytest.raises(JobError, match="`model_type`: is missing"):
         model_from_config({"hidden_size": 64})
+    with pytest.raises(JobError, match="`model_type`: a table is not a family"):
+        model_from_config({"model_type": {}})
 
 
 @pytest.mark.parametrize(
@@ -243,7 +246,8 @@ def test_a_config_on_disk_is_read(tmp_path: Path) -> None:
 
 @st.composite
 def models(draw: st.DrawFn) -> Model:
-    family = draw(st.sampled_from(["llama", "qwen2", "qwen3"]))
+    families: list[Family] = ["llama", "qwen2", "qwen3"]
+    family = draw(st.sampled_from(families))
     kv_heads, groups = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     heads = kv_heads * groups
     bias = family == "qwen2" or draw(st.booleans())

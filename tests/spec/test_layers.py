@@ -16,7 +16,7 @@ from antiphon.spec.toml_file import frozen
 
 KEYS = st.lists(st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True), min_size=1, max_size=4)
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C",), exclude_characters="\x7f"))
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"], exclude_characters="\x7f"))
 VALUES = st.recursive(
     NUMBERS | st.booleans() | TEXT, lambda inner: st.lists(inner, max_size=3), max_leaves=8
 )

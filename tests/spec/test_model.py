@@ -24,7 +24,7 @@ MODELS = st.builds(
     ),
     layers=st.integers(1, 5),
 )
-SMALL = {"layers": 2, "hidden": 8, "heads": 4, "kv_heads": 2, "head_dim": 2} | {
+SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "heads": 4, "kv_heads": 2, "head_dim": 2} | {
     "feed_forward": 16,
     "vocabulary": 10,
 }

@@ -83,7 +83,7 @@ def test_a_precision_may_be_given_by_its_short_name(alias: Any, precision: str) 
 @pytest.mark.parametrize("wrong", [{"data": 0}, {"micro_batch": 1.5}, {"precision": ["fp32"]}])
 def test_a_plan_that_makes_no_sense_cannot_be_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Plan(**{"micro_batch": 1, "micro_batches": 1, "precision": "float32"} | wrong)
+        Plan.model_validate({"micro_batch": 1, "micro_batches": 1, "precision": "float32"} | wrong)
 
 
 @given(plan=PLANS)

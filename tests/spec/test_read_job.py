@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.errors import JobError, Mistake
-from antiphon.spec.job import Job
+from antiphon.spec.inline_model import InlineModel
+from antiphon.spec.job import ClusterChoice, Job, PlanPins, Train
 from antiphon.spec.model import Model
 from antiphon.spec.read_job import job_from_dict, read_job
 
@@ -84,16 +87,16 @@ def test_a_resolved_job_is_read_back_the_same(folder: Path) -> None:
 
 
 def test_the_smallest_job_has_sensible_defaults(folder: Path) -> None:
-    text = "[model]\nlayers = 2\nhidden = 96\nheads = 4\n"
+    text = "[model]\nlayers = 2\nhidden = 104\nheads = 4\n"
     text += "[train]\nsequence_length = 4096\nglobal_batch = 8\nsteps = 4\n"
     job = read_job(written(folder, text))
     assert job.model == Model(
         layers=2,
-        hidden=96,
+        hidden=104,
         heads=4,
         kv_heads=4,
-        head_dim=24,
-        feed_forward=256,
+        head_dim=26,
+        feed_forward=320,  # 8/3 of hidden is 277.3
         vocabulary=4096,
         context_length=4096,
     )
@@ -225,6 +228,19 @@ def test_a_degree_left_open_lets_the_others_divide_the_devices(folder: Path) -> 
     [mistake] = mistakes_of(written(folder, GOOD), "plan.data=16")
     assert "makes 32 ranks, which do not divide the 16 devices" in mistake.problem
     assert "use 1, 2, 4 or 8" in mistake.help
+
+
+def test_the_ranks_of_data_parallelism_share_the_micro_batches(folder: Path) -> None:
+    [mistake] = mistakes_of(written(folder, GOOD), "plan.data=8", "plan.micro_batch=64")
+    assert (mistake.key, mistake.path) == ("plan.micro_batch", "--set plan.micro_batch=64")
+    assert "32 sequences of a step of each of 8 ranks" in mistake.problem
+    assert "use 1, 2, 4, 8, 16 or 32" in mistake.help
+
+
+def test_of_many_divisors_those_near_are_named(folder: Path) -> None:
+    text = GOOD.replace("global_batch = 256", "global_batch = 720_720")
+    [mistake] = mistakes_of(written(folder, text), "plan.micro_batch=17")
+    assert "use 14, 15, 16 or 18, or another divisor of 720720" in mistake.help
 
 
 def test_degrees_are_free_on_this_machine_while_its_processes_are_open() -> None:
@@ -365,6 +381,37 @@ def test_a_python_callers_lists_and_whole_numbers_are_taken() -> None:
     job = job_from_dict({"model": INLINE, "train": train}, ["train.steps=9"], 7, name="mine")
     assert (job.train.adam_betas, job.train.steps, job.train.seed) == ((0, 0.5), 9, 7)
     assert job.name == "mine"
+
+
+KEYS = [
+    *(("model", key) for key in ("config", *InlineModel.model_fields)),
+    *(("cluster", key) for key in ClusterChoice.model_fields),
+    *(("train", key) for key in Train.model_fields),
+    *(("plan", key) for key in PlanPins.model_fields),
+    *((key,) for key in ("model", "cluster", "train", "plan", "name", "format", "other")),
+]
+SCALARS = st.none() | st.booleans() | st.integers(-2, 99) | st.floats() | st.text(max_size=5)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4))
+def test_whatever_a_job_says_it_is_read_or_its_mistakes_are_told(
+    said: dict[tuple[str, ...], Any],
+) -> None:
+    data: dict[str, Any] = {"model": dict(INLINE), "train": dict(TRAIN), "plan": {}, "cluster": {}}
+    for (*section, key), value in sorted(said.items(), key=lambda item: -len(item[0])):
+        (data[section[0]] if section else data)[key] = value
+    mistakes: tuple[Mistake, ...] | None = None
+    try:
+        job_from_dict(data)
+    except JobError as error:
+        mistakes = error.mistakes
+    assert mistakes != ()
+    assert all(mistake.problem and mistake.help for mistake in mistakes or ())
 
 
 def test_a_cluster_file_is_read_from_beside_the_job(folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""``antiphon quickstart``: the whole story on this machine, without a file or a download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from antiphon.planner.planned import Planned
+from antiphon.spec.job import Job
+from antiphon.verbs.extra import require_run_extra
+from antiphon.verbs.load import load
+from antiphon.verbs.plan import plan_with
+from antiphon.verbs.profile import profile
+from antiphon.verbs.train import Trained, prepared_tokens, run_plan
+from antiphon.verbs.watch import Watch, nobody
+
+JOB: dict[str, Any] = {
+    "name": "quickstart",
+    "model": {
+        "layers": 4,
+        "hidden": 256,
+        "heads": 8,
+        "kv_heads": 4,
+        "feed_forward": 704,
+        "vocabulary": 2048,
+        "context_length": 128,
+        "tied_embeddings": True,
+    },
+    "train": {
+        "data": "builtin:python",
+        "sequence_length": 128,
+        "global_batch": 16,
+        "steps": 100,
+        "learning_rate": 3e-3,
+    },
+}
+"""A Llama-style model small enough that two cores visibly teach it something in a minute."""
+
+PROMPT = "def "
+GENERATED_TOKENS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Quickstarted:
+    """What was planned, what the best plan did, and what the model writes."""
+
+    planned: Planned
+    trained: Trained
+    prompt: str
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object of ``antiphon quickstart --json``."""
+        return {
+            "planned": self.planned.to_json(),
+            "trained": self.trained.to_json(),
+            "generated": {"prompt": self.prompt, "text": self.text},
+        }
+
+
+def quickstart(
+    *, run_dir: Path | None = None, seed: int | None = None, watch: Watch = nobody
+) -> Quickstarted:
+    """Build a corpus, measure this machine, plan, train by the best plan, compare, generate.
+
+    Always measures anew: the prediction is of the run that follows. Raises RunError if a step of
+    it fails.
+    """
+    require_run_extra("quickstart")
+    job = load(JOB, seed=seed)
+    tokens = prepared_tokens(job, watch)
+    profiled = profile(job, watch=watch)
+    planned = plan_with(job, profiled.profile)
+    watch("planned", {"planned": planned})
+    trained = run_plan(job, planned.best, tokens, run_dir, watch=watch)
+    assert trained.checkpoint is not None, "a finished run has a checkpoint"
+    text = generated(job, trained.checkpoint)
+    watch("generated", {"prompt": PROMPT, "text": text})
+    return Quickstarted(planned, trained, PROMPT, text)
+
+
+def generated(job: Job, checkpoint: Path) -> str:
+    """Return what the model of a checkpoint writes after the prompt."""
+    from antiphon.backend.generate import generate
+    from antiphon.backend.huggingface import load_transformer
+    from antiphon.backend.tokenizer import read_tokenizer
+
+    return generate(
+        load_transformer(checkpoint),
+        read_tokenizer(checkpoint / "tokenizer.json"),
+        PROMPT,
+        GENERATED_TOKENS,
+        temperature=0.8,
+        top_k=40,
+        seed=job.train.seed,
+    )

@@ -1,0 +1,73 @@
+"""What the benchmarks share: intervals of ratios, and how much of the machine others took."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Two-sided 95% quantiles of Student's t by degrees of freedom (SciPy 1.17, stats.t.ppf(0.975, n)).
+_T_95 = {4: 2.776, 5: 2.571, 7: 2.365, 9: 2.262, 14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Geometric mean of paired ratios, with its 95% interval (Student's t on logarithms)."""
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+    def __str__(self) -> str:
+        interval = f"95% interval {self.low:.3f} to {self.high:.3f}"
+        return f"{self.mean:.3f} ({interval}, {self.pairs} pairs)"
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Return ours / theirs, pair by pair."""
+    logs = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+    mean = statistics.fmean(logs)
+    fewer = max(n for n in _T_95 if n <= len(logs) - 1)
+    half = _T_95[fewer] * statistics.stdev(logs) / math.sqrt(len(logs))
+    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), len(logs))
+
+
+class Others:
+    """``with Others() as others``: the share of all cores that other programs took meanwhile."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+
+    def __enter__(self) -> Others:
+        self._begin = time.monotonic(), _busy_seconds(), _own_seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall, busy, own = (
+            now - then
+            for now, then in zip(
+                (time.monotonic(), _busy_seconds(), _own_seconds()), self._begin, strict=True
+            )
+        )
+        cores = os.cpu_count() or 1
+        self.share = max(0.0, busy - own) / (wall * cores)
+
+
+def _busy_seconds() -> float:
+    """Of all cores together, stolen time included."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, fields[:8])
+    ticks = user + nice + system + irq + soft + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -1,0 +1,463 @@
+"""Tasks and scopes: whatever fails or is cancelled, no task outlives the scope it began in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.world.handle import Handle
+from antiphon.world.task import Cancelled, Scope, Task, Trampoline
+
+Program = Coroutine[Handle[Any], None, Any]
+
+
+class Boom(Exception):
+    """What these tests fail with."""
+
+
+class Harness:
+    """A trampoline, handles to wait on, and what happened."""
+
+    def __init__(self) -> None:
+        self.trampoline = Trampoline()
+        self.gates: dict[str, Handle[None]] = {}
+        self.log: list[str] = []
+
+    def gate(self, name: str) -> Handle[None]:
+        return self.gates.setdefault(name, Handle(name))
+
+    def scope(self) -> Scope:
+        return Scope(self.trampoline)
+
+    def start(self, program: Program) -> Task[Any]:
+        task = self.trampoline.start(program)
+        self.trampoline.run_ready()
+        return task
+
+    def open(self, *names: str) -> None:
+        for name in names:
+            self.gate(name).settle(None)
+        self.trampoline.run_ready()
+
+    async def wait(self, name: str, fails: bool = False, cleanup: str = "") -> str:
+        """Wait at a gate, then end or fail; when cancelled, wait at ``cleanup`` before ending."""
+        try:
+            await self.gate(name)
+            if fails:
+                raise Boom(name)
+        except Cancelled:
+            self.log.append(f"{name} cancelled")
+            if cleanup:
+                await self.gate(cleanup)
+            raise
+        finally:
+            self.log.append(f"{name} ended")
+        return name
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def test_tasks_overlap_and_yield_what_they_return(harness: Harness) -> None:
+    async def program() -> tuple[str, str]:
+        async with harness.scope() as tasks:
+            first, second = tasks.start(harness.wait("a")), tasks.start(harness.wait("b"))
+            return await first, await second
+
+    task = harness.start(program())
+    harness.open("b")
+    assert harness.log == ["b ended"]
+    harness.open("a")
+    assert task.result() == ("a", "b")
+
+
+def test_a_scope_waits_for_tasks_that_nobody_awaits(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(harness.wait("a"))
+            harness.log.append("body ended")
+        harness.log.append("scope ended")
+
+    harness.start(program())
+    harness.open("a")
+    assert harness.log == ["body ended", "a ended", "scope ended"]
+
+
+def test_a_failing_task_cancels_its_siblings_and_the_body_and_is_raised(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(harness.wait("a"))
+            tasks.start(harness.wait("b", fails=True))
+            await harness.wait("body")
+
+    task = harness.start(program())
+    harness.open("b")
+    assert harness.log[0] == "b ended"
+    assert sorted(harness.log[1:]) == ["a cancelled", "a ended", "body cancelled", "body ended"]
+    with pytest.raises(Boom, match="b"):
+        task.result()
+
+
+def test_a_failing_body_cancels_the_tasks(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(harness.wait("a"))
+            await harness.wait("body", fails=True)
+
+    task = harness.start(program())
+    harness.open("body")
+    assert harness.log == ["body ended", "a cancelled", "a ended"]
+    with pytest.raises(Boom, match="body"):
+        task.result()
+
+
+def test_a_scope_that_gave_up_still_waits_for_cleanups(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(harness.wait("slow", cleanup="cleaned"))
+            await harness.wait("body", fails=True)
+
+    task = harness.start(program())
+    harness.open("body")
+    assert not task.is_settled
+    harness.open("cleaned")
+    with pytest.raises(Boom, match="body"):
+        task.result()
+
+
+def test_the_first_of_two_failures_is_raised(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            for name in "ab":
+                tasks.start(harness.wait(name, fails=True))
+
+    task = harness.start(program())
+    harness.open("b", "a")
+    with pytest.raises(Boom, match="b"):
+        task.result()
+
+
+def test_a_failure_in_an_inner_scope_leaves_the_outer_one_alone_if_it_is_caught(
+    harness: Harness,
+) -> None:
+    async def program() -> str:
+        async with harness.scope() as outer:
+            survivor = outer.start(harness.wait("survivor"))
+            with pytest.raises(Boom):
+                async with harness.scope() as inner:
+                    inner.start(harness.wait("a", fails=True))
+            return await survivor
+
+    task = harness.start(program())
+    harness.open("a")
+    assert harness.log == ["a ended"]
+    harness.open("survivor")
+    assert task.result() == "survivor"
+
+
+@pytest.mark.parametrize("order", [("inner", "outer"), ("outer", "inner")])
+def test_a_caught_failure_does_not_hide_that_the_outer_scope_gave_up(
+    harness: Harness, order: tuple[str, str]
+) -> None:
+    """Both give up in one turn; the body must not go on to wait for what will never come."""
+
+    async def program() -> None:
+        async with harness.scope() as outer:
+            outer.start(harness.wait("outer", fails=True))
+            try:
+                async with harness.scope() as inner:
+                    inner.start(harness.wait("inner", fails=True))
+                    await harness.wait("body")
+            except Boom:
+                await harness.wait("never")
+
+    task = harness.start(program())
+    harness.open(*order)
+    with pytest.raises(Boom, match="outer"):
+        task.result()
+
+
+def test_a_task_started_by_a_cancelled_one_is_cancelled_before_it_begins(
+    harness: Harness,
+) -> None:
+    async def restarts(tasks: Scope) -> None:
+        try:
+            await harness.wait("a")
+        finally:
+            tasks.start(harness.wait("again"))
+
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(restarts(tasks))
+            await harness.wait("body", fails=True)
+
+    task = harness.start(program())
+    harness.open("body")
+    assert "again ended" not in harness.log
+    with pytest.raises(Boom):
+        task.result()
+
+
+def test_a_scope_that_has_ended_takes_no_tasks(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            pass
+        late = harness.wait("late")
+        with pytest.raises(AssertionError, match="scope that has ended"):
+            tasks.start(late)
+        late.close()
+
+    assert harness.start(program()).error is None
+
+
+def test_cancelling_one_task_leaves_its_siblings_alone(harness: Harness) -> None:
+    async def program() -> str:
+        async with harness.scope() as tasks:
+            unwanted, wanted = tasks.start(harness.wait("a")), tasks.start(harness.wait("b"))
+            unwanted.cancel()
+            return await wanted
+
+    task = harness.start(program())
+    harness.open("b")
+    assert task.result() == "b"
+
+
+def test_waiting_for_a_task_that_was_cancelled_is_a_failure_not_a_silent_end(
+    harness: Harness,
+) -> None:
+    async def awaits(other: Task[str]) -> None:
+        await other
+
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            unwanted = tasks.start(harness.wait("a"))
+            tasks.start(awaits(unwanted))
+            await harness.gate("go")
+            unwanted.cancel()
+            await harness.gate("never")
+
+    task = harness.start(program())
+    harness.open("go")
+    assert isinstance(task.error, Cancelled)
+
+
+def test_except_exception_does_not_catch_a_cancellation(harness: Harness) -> None:
+    async def careless() -> None:
+        while True:
+            try:
+                await harness.wait("a")
+            except Exception:  # noqa: BLE001 - the careless code that this is about
+                continue
+
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(careless())
+            await harness.wait("body", fails=True)
+
+    task = harness.start(program())
+    harness.open("body")
+    assert isinstance(task.error, Boom)
+
+
+def test_a_handle_that_settles_after_the_cancellation_wakes_nobody(harness: Harness) -> None:
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            tasks.start(harness.wait("a", cleanup="cleaned"))
+            await harness.wait("body", fails=True)
+
+    task = harness.start(program())
+    harness.open("body")
+    harness.open("a")
+    assert not task.is_settled
+    assert not harness.trampoline.ready
+    harness.open("cleaned")
+    assert isinstance(task.error, Boom)
+
+
+# Drawn trees of scopes and tasks.
+
+
+@dataclass
+class Block:
+    """What a task or a body does, one after the other: waits, failures, scopes."""
+
+    steps: list[Wait | Fail | Nest] = field(default_factory=list)
+
+
+@dataclass
+class Wait:
+    """Wait at a gate; if cancelled there, wait at another one first."""
+
+    gate: int
+    cleanup: int | None
+
+
+@dataclass
+class Fail:
+    """Raise."""
+
+
+@dataclass
+class Nest:
+    """A scope with tasks and a body; its failure may be caught."""
+
+    tasks: list[Block]
+    body: Block
+    is_caught: bool
+
+
+GATES = 4
+waits = st.builds(Wait, st.integers(0, GATES - 1), st.none() | st.integers(0, GATES - 1))
+leaves = st.builds(Block, st.lists(waits | st.builds(Fail), max_size=3))
+
+
+def nested(blocks: st.SearchStrategy[Block]) -> st.SearchStrategy[Block]:
+    nests = st.builds(Nest, st.lists(blocks, max_size=3), blocks, st.booleans())
+    return st.builds(Block, st.lists(waits | st.builds(Fail) | nests, max_size=3))
+
+
+trees = st.recursive(leaves, nested, max_leaves=8)
+
+
+class Interpreter:
+    """Carries a tree out and checks every scope as it ends."""
+
+    def __init__(self) -> None:
+        self.trampoline = Trampoline()
+        self.gates: list[Handle[None]] = [Handle(f"gate {n}") for n in range(GATES)]
+        self.alive = 0
+        self.scopes_ended = 0
+
+    async def run(self, block: Block) -> None:
+        for step in block.steps:
+            match step:
+                case Wait(gate, cleanup):
+                    try:
+                        await self.gates[gate]
+                    except Cancelled:
+                        if cleanup is not None:
+                            await self.gates[cleanup]
+                        raise
+                case Fail():
+                    raise Boom
+                case Nest():
+                    try:
+                        await self.nest(step)
+                    except Boom:
+                        if not step.is_caught:
+                            raise
+
+    async def task(self, block: Block, failures: list[BaseException]) -> None:
+        self.alive += 1
+        try:
+            await self.run(block)
+        except Boom as error:
+            failures.append(error)
+            raise
+        finally:
+            self.alive -= 1
+
+    async def nest(self, nest: Nest) -> None:
+        failures: list[BaseException] = []
+        started: list[Task[None]] = []
+        raised: BaseException | None = None
+        try:
+            async with Scope(self.trampoline) as tasks:
+                started += [tasks.start(self.task(block, failures)) for block in nest.tasks]
+                try:
+                    await self.run(nest.body)
+                except Boom as error:
+                    failures.append(error)
+                    raise
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            self.scopes_ended += 1
+            assert all(task.is_settled for task in started), "a task outlives its scope"
+            if failures:  # the first wins, unless the body is to leave an outer scope, too
+                assert raised is failures[0] or isinstance(raised, Cancelled)
+
+
+@given(
+    tree=trees, order=st.permutations(range(GATES)), together=st.integers(1, GATES), data=st.data()
+)
+@settings(max_examples=200, deadline=None)
+def test_no_tree_of_scopes_leaves_a_task_behind_or_forgets_a_failure(
+    tree: Block, order: list[int], together: int, data: st.DataObject
+) -> None:
+    interpreter = Interpreter()
+    root = interpreter.trampoline.start(interpreter.nest(Nest([], tree, is_caught=False)))
+    interpreter.trampoline.run_ready()
+    while order:
+        now, order = order[:together], order[together:]
+        for gate in now:
+            if data.draw(st.booleans(), label=f"gate {gate} fails"):
+                interpreter.gates[gate].fail(Boom())
+            else:
+                interpreter.gates[gate].settle(None)
+        interpreter.trampoline.run_ready()
+    assert root.is_settled, "all gates are open, yet something waits"
+    assert interpreter.alive == 0
+    assert root.error is None or isinstance(root.error, Boom), "a cancellation got out"
+
+
+@given(tree=trees)
+@settings(deadline=None)
+def test_a_scope_whose_tasks_are_cancelled_ends_without_any_gate(tree: Block) -> None:
+    def without_cleanup(block: Block) -> Block:
+        steps: list[Wait | Fail | Nest] = []
+        for step in block.steps:
+            match step:
+                case Wait(gate, _):
+                    steps.append(Wait(gate, None))
+                case Nest(tasks, body, is_caught):
+                    inner = [without_cleanup(task) for task in tasks]
+                    steps.append(Nest(inner, without_cleanup(body), is_caught))
+                case _:
+                    steps.append(step)
+        return Block(steps)
+
+    interpreter = Interpreter()
+    stop: Handle[None] = Handle("stop")
+
+    async def program() -> None:
+        async with Scope(interpreter.trampoline) as tasks:
+            tasks.start(interpreter.task(without_cleanup(tree), []))
+            await stop
+
+    root = interpreter.trampoline.start(program())
+    interpreter.trampoline.run_ready()
+    stop.fail(Boom())
+    interpreter.trampoline.run_ready()
+    assert root.is_settled
+    assert interpreter.alive == 0
+    assert isinstance(root.error, Boom)
+
+
+def test_suspended_is_called_each_time_a_task_stops_to_wait() -> None:
+    """It is what lets a computation begin when the task that asked for it next awaits."""
+    harness = Harness()
+    seen: list[str] = []
+
+    async def program() -> None:
+        seen.append("asked")
+        await harness.gate("a")
+        seen.append("asked")
+        await harness.gate("b")
+
+    suspended: Callable[[], None] = lambda: seen.append("suspended")  # noqa: E731
+    harness.trampoline.start(program())
+    harness.trampoline.run_ready(suspended)
+    harness.gate("a").settle(None)
+    harness.trampoline.run_ready(suspended)
+    assert seen == ["asked", "suspended", "asked", "suspended"]
+    harness.gate("b").settle(None)
+    harness.trampoline.run_ready()
