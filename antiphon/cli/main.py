@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import antiphon
 from antiphon.cli.plan import plan
 from antiphon.cli.profile import profile
 from antiphon.cli.quickstart import quickstart
@@ -28,14 +29,12 @@ def main() -> None:
 def show_version(is_asked: bool) -> None:
     """Print the version and stop, before anything else is looked at."""
     if is_asked:
-        from importlib.metadata import version
-
-        typer.echo(f"antiphon {version('antiphon')}")
+        typer.echo(f"antiphon {antiphon.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def antiphon(
+def common(
     _version: Annotated[
         bool,
         typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),

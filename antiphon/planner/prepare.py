@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 
-from antiphon.cost.datasheet import datasheet_profile
+from antiphon.cost.datasheet import datasheet_profile, processor_profile
 from antiphon.cost.device_profile import DeviceProfile
 from antiphon.cost.estimate import Estimator, Task
 from antiphon.cost.layer_table import Floats, Profiles
 from antiphon.cost.precision import chosen_precision
-from antiphon.errors import JobError, Mistake, RunError
+from antiphon.errors import JobError, Mistake
 from antiphon.planner.local import resolved_precision
 from antiphon.planner.space import Space, device_shapes, process_shapes, space
 from antiphon.policy.layout.stages import even_stages
@@ -39,7 +39,7 @@ class Prepared:
 
 
 def prepare(job: Job, cluster: Cluster, measured: Mapping[str, DeviceProfile]) -> Prepared:
-    """Lay out the space and price its tables. Raises JobError, RunError for what cannot be."""
+    """Lay out the space and price its tables. Raises JobError for what cannot be planned."""
     if job.cluster_choice.use == "local":
         return _prepare_local(job, cluster, measured)
     kinds = {device.name: device for device in cluster.devices}
@@ -70,16 +70,15 @@ def _prepare_local(job: Job, cluster: Cluster, measured: Mapping[str, DeviceProf
             problem = f"{degree} ranks cannot work on one {axis}-parallel model here yet"
             way_out = "delete the line, or name a cluster in `cluster.use` to have it costed"
             raise JobError(Mistake(f"plan.{axis}", problem, way_out))
-    profile = measured.get(cluster.devices[0].name)
-    if profile is None:
-        raise RunError("this machine was not measured", "run `antiphon profile` on the job first")
+    devices = cluster.devices
+    profile = measured.get(devices[0].name) or processor_profile(devices[0], len(devices))
     cores = profile.identity.cores if profile.identity else read_processor().cores
     found = space(job, process_shapes(job, cores))
     most = max(found.meshes.processes.tolist(), default=1)
     one_level = cluster.levels[-1].model_copy(update={"devices": most})
     one_level_cluster = cluster.model_copy(update={"levels": (one_level,)})
     task = _task(job, one_level_cluster, (profile,), found, resolved_precision(job))
-    memory = sum(device.memory_nbytes for device in cluster.devices) - profile.reserved_nbytes
+    memory = sum(device.memory_nbytes for device in devices) - profile.reserved_nbytes
     return Prepared(
         task=task,
         space=found,

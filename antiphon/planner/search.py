@@ -29,9 +29,9 @@ def search(
     """Rank every plan that keeps the job's pins and fits; list the ``limit`` fastest.
 
     ``profiles`` are by the device's name; a device without one is taken from its datasheet. With
-    ``cluster.use = "local"`` the cluster is this machine, its profile measured, and plans share its
-    cores among data-parallel processes. Raises JobError for what cannot be planned, RunError where
-    nothing fits, saying what would.
+    ``cluster.use = "local"`` the cluster is this machine, and plans share its cores among
+    data-parallel processes; without a profile their times are lower bounds. Raises JobError for
+    what cannot be planned, RunError where nothing fits, saying what would.
     """
     assert limit > 0
     prepared = prepare(job, cluster, profiles or {})

@@ -40,6 +40,12 @@ def count(value: float | None) -> str:
     return _scaled(value, 1000, ("", "k", "M", "B", "T"))
 
 
+def flops(value: float | None) -> str:
+    """``1.5e11`` operations a second as ``150 GFLOP/s``."""
+    prefixes = ("", "k", "M", "G", "T", "P")
+    return _scaled(value, 1000, tuple(f" {prefix}FLOP/s" for prefix in prefixes))
+
+
 def percent(part: float | None) -> str:
     """``0.412`` as ``41.2%``."""
     if part is None or not isfinite(part):

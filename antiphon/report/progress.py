@@ -99,7 +99,7 @@ class Progress:
         if self._activity is not None:
             activity, self._activity = self._activity, None
             took = as_read.seconds(self._clock() - activity.began)
-            self._print(f"{activity.title:<{_TITLE_WIDTH}} {activity.text}  {took}")
+            self._print(f"{activity.title:<{_TITLE_WIDTH}} {activity.done_text()}  {took}")
 
     def _train(self, facts: dict[str, Any]) -> None:
         self.finish()
@@ -164,8 +164,11 @@ class _Activity:
         if not self.total:
             return f"{self.text}  {as_read.clock(now - self.began)}"
         left = self._seconds_left(now)
-        ending = "" if left is None else f"  {as_read.clock(left)} left"
-        return f"{self._amount()}  {self.text}{ending}"
+        return self.done_text() + ("" if left is None else f"  {as_read.clock(left)} left")
+
+    def done_text(self) -> str:
+        """How much is done, and what."""
+        return f"{self._amount()}  {self.text}" if self.total else self.text
 
     def _amount(self) -> str:
         if self.total > _MOST_COUNTED:

@@ -30,8 +30,8 @@ def plan_report(planned: Found) -> RenderableType:
     fitting = [plan for plan in planned["plans"] if plan["fits"]]
     refused = [plan for plan in planned["plans"] if not plan["fits"]]
     title = (
-        f"{as_read.count(planned['parameters'])} parameters, {planned['candidates']} candidates: "
-        f"{planned['distinct']} different ones fit, {planned['refused']} are refused"
+        f"{as_read.count(planned['parameters'])} parameters; {planned['candidates']} candidate "
+        f"plans: {planned['distinct']} different ones that fit, {planned['refused']} refused"
     )
     parts: list[RenderableType] = [Text(title), plans_table(fitting), best_text(fitting[0])]
     if refused:
@@ -64,7 +64,7 @@ def best_text(plan: Found) -> Text:
     trust = "How far these predictions are off is not known."
     if interval is not None:
         low, high = map(as_read.seconds, interval)
-        trust = f"Its step is expected to take {low} to {high}: {plan['interval_source']}."
+        trust = f"Its step is expected to take {low} to {high} ({plan['interval_source']})."
     elif plan["basis"] == "datasheet":
         trust = "Predicted from datasheets: not validated by any run."
     return Text(f"{plan['name']}: {plan['reason']}\n{trust}")
@@ -123,7 +123,7 @@ def profile_report(profile: DeviceProfile, path: Path) -> RenderableType:
     """What a machine was measured to do: the parts of the job's model, then the machine itself."""
     facts = Table.grid(padding=(0, 2))
     for precision, peak in profile.peak_flops.items():
-        facts.add_row(f"best product, {precision}", f"{as_read.count(peak)}FLOP/s")
+        facts.add_row(f"best product, {precision}", as_read.flops(peak))
     facts.add_row("memory", f"{as_read.nbytes(profile.memory_bandwidth)}/s")
     for link in profile.links:
         label = f"{link.operation}, {link.processes} processes, {as_read.nbytes(link.nbytes)}"

@@ -31,12 +31,13 @@ JOB: dict[str, Any] = {
         "data": "builtin:python",
         "sequence_length": 128,
         "global_batch": 16,
-        "steps": 100,
+        "steps": 100,  # as many as take TRAINING_SECONDS are taken instead
         "learning_rate": 3e-3,
     },
 }
 """A Llama-style model small enough that two cores visibly teach it something in a minute."""
 
+TRAINING_SECONDS = 40.0  # so that the whole story ends within two minutes on a slow machine, too
 PROMPT = "def "
 GENERATED_TOKENS = 80
 
@@ -53,7 +54,7 @@ class Quickstarted:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of ``antiphon quickstart --json``."""
         return {
-            "planned": self.planned.to_json(),
+            "planned": self.planned.to_dict(),
             "trained": self.trained.to_json(),
             "generated": {"prompt": self.prompt, "text": self.text},
         }
@@ -73,6 +74,8 @@ def quickstart(
     profiled = profile(job, watch=watch)
     planned = plan_with(job, profiled.profile)
     watch("planned", {"planned": planned})
+    steps = max(1, round(TRAINING_SECONDS / planned.best.step_seconds))
+    job = job.model_copy(update={"train": job.train.model_copy(update={"steps": steps})})
     trained = run_plan(job, planned.best, tokens, run_dir, watch=watch)
     assert trained.checkpoint is not None, "a finished run has a checkpoint"
     text = generated(job, trained.checkpoint)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from antiphon.backend.huggingface import load_transformer, load_weights, pretrained_files
@@ -109,6 +110,17 @@ def test_transformers_loads_the_tokenizer(tmp_path: Path) -> None:
     assert tokenizer.model_max_length == model.context_length
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_what_transformers_4_asks_for_is_there(tmp_path: Path) -> None:
+    model = MODELS["llama"]
+    files = pretrained_files(model, built(model).state_dict(), tokenizer_json())
+    written(tmp_path, files)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert (
+        json.loads(files["tokenizer_config.json"])["tokenizer_class"] == "PreTrainedTokenizerFast"
+    )
 
 
 def test_weights_of_transformers_give_the_same_logits_here(model: Model, tmp_path: Path) -> None:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis.strategies import data, integers, sampled_from
+from hypothesis.strategies import integers, lists, sampled_from, tuples
 
 from antiphon.cost.collective import channel, collective_seconds
-from antiphon.cost.device_profile import DeviceProfile, Share
+from antiphon.cost.device_profile import DeviceProfile, LinkPoint
 from antiphon.cost.estimate import Candidates, Estimator, Task, Times
-from antiphon.cost.inventory import Setting, inventory
 from antiphon.cost.layer_table import RECOMPUTES, Split
 from antiphon.cost.mesh_table import Meshes
 from antiphon.cost.rank_work import rank_work
 from antiphon.cost.roofline import work_seconds
-from antiphon.cost.work import Kind, Operation, Part, Phase
+from antiphon.cost.work import Operation
 from antiphon.policy.layout.stages import even_stages
 from antiphon.policy.pipeline.action import held
 from antiphon.registry import find
-from antiphon.spec.cluster import Cluster
+from antiphon.spec.catalogue import catalogue
 from antiphon.spec.job import Train
 from antiphon.spec.model import Model
 from antiphon.spec.plan import Plan
@@ -31,8 +30,8 @@ BATCH, LENGTH = 32, 64
 MODEL = Model(
     layers=7, hidden=64, heads=4, kv_heads=4, head_dim=16, feed_forward=176, vocabulary=512
 )
-ROUND = DeviceProfile(
-    device="round",
+SLOW = DeviceProfile(
+    device="slow",
     basis="fitted",
     source="made up",
     peak_flops={"float32": 1e10},
@@ -40,29 +39,24 @@ ROUND = DeviceProfile(
     contention=0.2,
     step_overhead_seconds=1e-3,
 )
+Degrees = tuple[int, int, int]  # data, tensor, pipeline
 
 
-@pytest.fixture
-def make_task(make_cluster: Callable[..., Cluster]) -> Callable[..., Task]:
-    """Return what makes a task; keywords replace its figures."""
-
-    def make(**changes: object) -> Task:
-        task = Task(
-            model=MODEL,
-            sequence_length=LENGTH,
-            global_batch=BATCH,
-            precision="float32",
-            cluster=make_cluster(nodes=2),
-            profiles=(ROUND,),
-            bucket_nbytes=2**16,
-            exact=False,
-            schedules=("1f1b", "gpipe"),
-            held=lambda name, *shape: held(find("pipeline", name), *shape),
-            stage_layers=even_stages,
-        )
-        return replace(task, **changes)
-
-    return make
+def make_task(**changes: Any) -> Task:
+    task = Task(
+        model=MODEL,
+        sequence_length=LENGTH,
+        global_batch=BATCH,
+        precision="float32",
+        cluster=catalogue("dgx-a100", 2),
+        profiles=(SLOW,),
+        bucket_nbytes=2**16,
+        exact=False,
+        schedules=("1f1b", "gpipe"),
+        held=lambda name, *shape: held(find("pipeline", name), *shape),
+        stage_layers=even_stages,
+    )
+    return replace(task, **changes)
 
 
 def column(*values: int) -> np.ndarray:
@@ -71,15 +65,15 @@ def column(*values: int) -> np.ndarray:
 
 def one(
     task: Task,
-    plan: tuple[int, int, int] = (1, 1, 1),
+    degrees: Degrees = (1, 1, 1),
     micro_batch: int = 1,
     recompute: int = 0,
     schedule: int = 0,
 ) -> tuple[Estimator, Candidates]:
-    """A space of a single plan: (data, tensor, pipeline), and what is left."""
-    split = Split(*map(column, (plan[1], micro_batch, recompute, 1, 0)))
-    micro_batches = BATCH // plan[0] // micro_batch
-    estimator = Estimator(task, Meshes(*map(column, (*plan, 1, 0))), split)
+    """A space of a single plan."""
+    split = Split(*map(column, (degrees[1], micro_batch, recompute, 1, 0)))
+    micro_batches = task.global_batch // degrees[0] // micro_batch
+    estimator = Estimator(task, Meshes(*map(column, (*degrees, 1, 0))), split)
     return estimator, Candidates(*map(column, (0, 0, micro_batches, schedule)))
 
 
@@ -87,76 +81,189 @@ def parts(times: Times, row: int = 0) -> dict[str, float]:
     return {field.name: float(getattr(times, field.name)[row]) for field in fields(times)}
 
 
+def times_of(task: Task, *plan: Any) -> dict[str, float]:
+    estimator, candidates = one(task, *plan)
+    return parts(estimator.times(candidates))
+
+
+@pytest.mark.parametrize(("micro_batch", "recompute"), [(1, "none"), (4, "selective"), (8, "full")])
 def test_a_plan_of_one_rank_takes_exactly_the_sum_of_its_work(
-    make_task: Callable[..., Task],
+    micro_batch: int, recompute: Any
+) -> None:
+    plan = Plan(
+        micro_batch=micro_batch,
+        micro_batches=BATCH // micro_batch,
+        precision="float32",
+        recompute=recompute,
+    )
+    train = Train(sequence_length=LENGTH, global_batch=BATCH, steps=1)
+    work = rank_work(MODEL, plan, train, [])
+    forward, backward, update = (
+        work_seconds(SLOW, each).sum() for each in (work.forward, work.backward, work.update)
+    )
+    times = times_of(make_task(), (1, 1, 1), micro_batch, RECOMPUTES.index(recompute))
+    expected = plan.micro_batches * (forward + backward) + update + 1e-3
+    assert times["step"] == pytest.approx(expected, rel=1e-12)
+    assert times["update"] == pytest.approx(update, rel=1e-12)
+    assert [times[name] for name in ("tensor", "idle", "messages", "reduction")] == [0] * 4
+
+
+DEGREES: tuple[Degrees, ...] = (
+    (1, 1, 1),
+    (4, 1, 1),
+    (2, 2, 4),
+    (1, 4, 2),
+    (1, 2, 7),
+    (16, 1, 1),
+    (2, 4, 2),
+)
+PLANS = tuples(sampled_from(DEGREES), sampled_from([1, 2]), integers(0, 2), integers(0, 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(plans=lists(PLANS, min_size=1, max_size=12))
+def test_arrays_of_plans_are_priced_as_one_plan_at_a_time(
+    plans: list[tuple[Degrees, int, int, int]],
 ) -> None:
     task = make_task()
-    for micro_batch, recompute in ((1, "none"), (4, "selective"), (8, "full")):
-        estimator, candidates = one(task, micro_batch=micro_batch, recompute=RECOMPUTES.index(recompute))
-        plan = Plan(
-            micro_batch=micro_batch,
-            micro_batches=BATCH // micro_batch,
-            precision="float32",
-            recompute=recompute,
-        )
-        train = Train(sequence_length=LENGTH, global_batch=BATCH, steps=1)
-        work = rank_work(MODEL, plan, train, [])
-        forward, backward, update = (
-            work_seconds(ROUND, each).sum() for each in (work.forward, work.backward, work.update)
-        )
-        times = parts(estimator.times(candidates))
-        expected = plan.micro_batches * (forward + backward) + update + 1e-3
-        assert times["step"] == pytest.approx(expected, rel=1e-12)
-        assert times["update"] == pytest.approx(update, rel=1e-12)
-        for nothing in ("tensor", "idle", "messages", "reduction"):
-            assert times[nothing] == 0
-
-
-@settings(max_examples=40, deadline=None)
-@given(drawn=data())
-def test_arrays_of_plans_are_priced_as_one_plan_at_a_time(drawn, make_cluster_once=[]) -> None:
-    task = shared_task()
-    degrees = [(1, 1, 1), (4, 1, 1), (2, 2, 4), (1, 4, 2), (1, 2, 7), (16, 1, 1), (2, 4, 2)]
-    draw = drawn.draw
-    plans = [
-        (draw(sampled_from(degrees)), draw(sampled_from([1, 2])), draw(integers(0, 2)), draw(integers(0, 1)))
-        for _ in range(draw(integers(1, 12)))
-    ]
-    meshes = Meshes(
-        *(column(*(degree[axis] for degree in degrees)) for axis in range(3)),
-        column(*[1] * len(degrees)),
-        column(*[0] * len(degrees)),
+    rows = [(d[1], size, mode, 1, 0) for d in DEGREES for size in (1, 2) for mode in range(3)]
+    together = Estimator(
+        task,
+        Meshes(*(column(*values) for values in zip(*((*d, 1, 0) for d in DEGREES), strict=True))),
+        Split(*(column(*values) for values in zip(*rows, strict=True))),
     )
-    splits = [(degree[1], size, mode, 1, 0) for degree in degrees for size in (1, 2) for mode in range(3)]
-    split = Split(*(column(*(row[i] for row in splits)) for i in range(5)))
     candidates = Candidates(
-        column(*(degrees.index(degree) for degree, *_ in plans)),
-        column(*(splits.index((degree[1], size, mode, 1, 0)) for degree, size, mode, _ in plans)),
-        column(*(BATCH // degree[0] // size for degree, size, *_ in plans)),
+        column(*(DEGREES.index(d) for d, *_ in plans)),
+        column(*(rows.index((d[1], size, mode, 1, 0)) for d, size, mode, _ in plans)),
+        column(*(BATCH // d[0] // size for d, size, *_ in plans)),
         column(*(order for *_, order in plans)),
     )
-    together = Estimator(task, meshes, split)
     times, peaks = together.times(candidates), together.peak_nbytes(candidates)
-    for row, (degree, size, mode, order) in enumerate(plans):
-        alone, candidate = one(task, degree, size, mode, order)
+    for row, plan in enumerate(plans):
+        alone, candidate = one(task, *plan)
         assert parts(times, row) == pytest.approx(parts(alone.times(candidate)), rel=1e-12)
         assert peaks[row] == alone.peak_nbytes(candidate)[0]
 
 
-def shared_task() -> Task:
-    """As ``make_task()`` gives it: Hypothesis takes no fixtures made anew for each example."""
-    from antiphon.spec.catalogue import catalogue
+@given(plan=PLANS)
+def test_the_parts_of_a_step_add_up(plan: tuple[Degrees, int, int, int]) -> None:
+    times = times_of(make_task(), *plan)
+    step = times.pop("step")
+    assert sum(times.values()) == pytest.approx(step, rel=1e-12)
+    assert min(times.values()) >= 0
 
-    return Task(
-        model=MODEL,
-        sequence_length=LENGTH,
-        global_batch=BATCH,
-        precision="float32",
-        cluster=catalogue("dgx-a100", 2),
-        profiles=(ROUND,),
-        bucket_nbytes=2**16,
-        exact=False,
-        schedules=("1f1b", "gpipe"),
-        held=lambda name, *shape: held(find("pipeline", name), *shape),
-        stage_layers=even_stages,
+
+def test_a_pipeline_takes_its_stages_and_again_the_slowest_for_every_other_micro_batch() -> None:
+    """Seven layers over three stages, 2 3 2: uneven, with embedding and head on the ends."""
+    model = MODEL.model_copy(update={"layers": 7})
+    task = make_task(model=model)
+    stages = []
+    for layers in (range(2), range(2, 5), range(5, 7)):
+        plan = Plan(micro_batch=1, micro_batches=BATCH, precision="float32")
+        train = Train(sequence_length=LENGTH, global_batch=BATCH, steps=1)
+        work = rank_work(model, plan, train, [], layers)
+        stages.append(sum(work_seconds(SLOW, w).sum() for w in (work.forward, work.backward)))
+    times = times_of(task, (1, 1, 3))
+    span = sum(stages) + (BATCH - 1) * max(stages)
+    assert times["computing"] + times["idle"] == pytest.approx(span, rel=1e-12)
+    assert times["computing"] == pytest.approx(BATCH * sum(stages) / 3, rel=1e-12)
+
+
+def test_equal_stages_idle_for_stages_minus_one_over_micro_batches() -> None:
+    """A vocabulary of one word: embedding and head weigh next to nothing."""
+    model = MODEL.model_copy(update={"layers": 80, "vocabulary": 1})
+    times = times_of(make_task(model=model), (1, 1, 4))
+    assert times["idle"] / times["computing"] == pytest.approx(3 / BATCH, rel=0.02)
+
+
+def test_every_hop_of_a_pipeline_adds_two_messages() -> None:
+    task = make_task()
+    link = channel(task.cluster, 2, 1)
+    message = collective_seconds(
+        Operation.SEND, 4 * LENGTH * 64, 2, link.bandwidth, link.latencies[Operation.SEND], SLOW
     )
+    times = times_of(task, (1, 1, 2))
+    assert times["messages"] == pytest.approx(2 * message * BATCH, rel=1e-12)
+
+
+def test_gpipe_takes_as_long_as_1f1b_and_holds_more() -> None:
+    task = make_task()
+    (first, plan), (second, other) = one(task, (1, 1, 2), 1, 0, 0), one(task, (1, 1, 2), 1, 0, 1)
+    assert parts(first.times(plan)) == parts(second.times(other))
+    assert first.peak_nbytes(plan)[0] < second.peak_nbytes(other)[0]
+
+
+def test_reduction_is_hidden_but_for_the_last_bucket_and_what_hiding_costs() -> None:
+    estimator, candidates = one(make_task(), (8, 1, 1))
+    _, table = estimator._depths[1]
+    whole, last = table.reduce_seconds[0, 0], table.last_bucket_seconds[0, 0]
+    assert 0 < last < whole
+    added = float(estimator.times(candidates).reduction[0])
+    assert added == pytest.approx(last + 0.2 * (whole - last), rel=1e-12)
+
+
+def test_where_communication_takes_the_same_cores_nothing_is_hidden() -> None:
+    """Contention 1: a processor that computes and communicates with the same cores."""
+    points = (LinkPoint(operation="all_reduce", processes=2, nbytes=1000, seconds=1e-5),)
+    profile = SLOW.model_copy(update={"contention": 1.0, "links": points})
+    times = times_of(make_task(profiles=(profile,)), (2, 1, 1))
+    gradients = 4 * MODEL.parameters
+    assert times["reduction"] == pytest.approx(gradients / 1000 * 1e-5, rel=1e-9)
+
+
+def test_of_unequal_devices_the_slowest_sets_the_pace() -> None:
+    slower = SLOW.model_copy(update={"device": "slower", "peak_flops": {"float32": 5e9}})
+    alone = times_of(make_task(profiles=(slower,)))
+    assert times_of(make_task(profiles=(SLOW, slower))) == alone
+    assert alone["computing"] > times_of(make_task())["computing"]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_bytes_on_the_wire_are_those_of_the_gradients_reduction(exact: bool) -> None:
+    estimator, candidates = one(make_task(exact=exact), (4, 1, 1))
+    gradients = 4 * MODEL.parameters
+    sent = 3 * gradients if exact else 2 * 3 / 4 * gradients
+    assert estimator.stage_wires(candidates).tolist() == [[pytest.approx(sent)]]
+
+
+def test_bytes_on_the_wire_of_a_pipeline_are_hidden_states_and_their_gradients() -> None:
+    estimator, candidates = one(make_task(), (1, 1, 3))
+    message = 4 * LENGTH * 64 * BATCH
+    assert estimator.stage_wires(candidates).tolist() == [[message, 2 * message, message]]
+
+
+def test_bytes_on_the_wire_of_tensor_parallel_layers_are_four_all_reduces_each() -> None:
+    with_more = make_task(model=MODEL.model_copy(update={"layers": 8}))
+    sent = [
+        float(e.stage_wires(c)[0, 0])
+        for e, c in (one(make_task(), (1, 2, 1)), one(with_more, (1, 2, 1)))
+    ]
+    hidden_states = 4 * LENGTH * 64 * BATCH
+    assert sent[1] - sent[0] == pytest.approx(4 * hidden_states)  # 2 (n - 1) / n = 1 at n = 2
+
+
+def test_both_ends_of_a_pipeline_sum_a_tied_embeddings_gradient() -> None:
+    tied = make_task(model=MODEL.model_copy(update={"tied_embeddings": True}))
+    (a, plan), (b, _) = one(make_task(), (1, 1, 2)), one(tied, (1, 1, 2))
+    more = b.stage_wires(plan) - a.stage_wires(plan)
+    assert more.tolist() == [[4 * 512 * 64] * 2]
+    assert b.times(plan).reduction[0] > a.times(plan).reduction[0] == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(plan=PLANS, times=integers(2, 4))
+def test_a_larger_job_takes_longer_and_more_memory(
+    plan: tuple[Degrees, int, int, int], times: int
+) -> None:
+    (small, candidates), (large, _) = (
+        one(make_task(sequence_length=length), *plan) for length in (LENGTH, LENGTH * times)
+    )
+    assert large.times(candidates).step[0] > small.times(candidates).step[0]
+    assert large.peak_nbytes(candidates)[0] > small.peak_nbytes(candidates)[0]
+    assert large.model_flops() > times * small.model_flops()
+
+
+@given(degrees=sampled_from(DEGREES), schedule=integers(0, 1))
+def test_recomputing_more_takes_longer(degrees: Degrees, schedule: int) -> None:
+    steps = [times_of(make_task(), degrees, 1, mode, schedule)["step"] for mode in range(3)]
+    assert steps == sorted(set(steps))

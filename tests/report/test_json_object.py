@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.report.json_object import json_text, write_json
@@ -23,11 +23,12 @@ PLAIN = st.recursive(
     | st.text()
     | st.sampled_from(["[\n 1,\n 2\n]", '"[', "]\\", "[\n"]),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=30,
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(), PLAIN))
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(), PLAIN, max_size=4))
 def test_an_object_is_read_back_as_it_was(value: dict[str, Any]) -> None:
     assert json.loads(json_text(value)) == value
 

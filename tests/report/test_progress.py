@@ -52,7 +52,7 @@ def test_without_a_terminal_a_long_training_is_a_line_every_few_seconds() -> Non
     assert 100 / PLAIN_SECONDS <= len(lines) <= 100 / PLAIN_SECONDS + 2
     assert lines[0] == "training     0/1000  dp2-mb4 on 2 processes, about 100 s"
     assert re.fullmatch(r"training   5\d\d/1000  loss 5  20.0k tokens/s  0:4\d left", lines[10])
-    assert lines[-1] == "training  loss 5  20.0k tokens/s  100 s"
+    assert lines[-1] == "training  1000/1000  loss 5  20.0k tokens/s  100 s"
 
 
 def test_validation_losses_are_told_at_once() -> None:
@@ -84,9 +84,9 @@ def test_each_stage_ends_with_how_long_it_took() -> None:
         clock.now += 2
     assert file.getvalue().splitlines() == [
         "corpus    reading  0:00",
-        "corpus    8 MB of text  3.00 s",
+        "corpus    5/5  8 MB of text  3.00 s",
         "profile   0/4  layer forward",
-        "profile   layer forward  2.00 s",
+        "profile   0/4  layer forward  2.00 s",
     ]
 
 

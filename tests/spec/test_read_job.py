@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from antiphon.errors import JobError, Mistake
-from antiphon.spec.inline_model import InlineModel
-from antiphon.spec.job import ClusterChoice, Job, PlanPins, Train
+from antiphon.spec.job import Job
 from antiphon.spec.model import Model
 from antiphon.spec.read_job import job_from_dict, read_job
 
@@ -105,19 +101,6 @@ def test_the_smallest_job_has_sensible_defaults(folder: Path) -> None:
         "local",
         "builtin:python",
     )
-
-
-@pytest.mark.parametrize(
-    ("family", "has"),
-    [
-        ("llama", {"qkv_bias": False, "output_bias": False, "query_key_norm": False}),
-        ("qwen2", {"qkv_bias": True, "output_bias": False, "query_key_norm": False}),
-        ("qwen3", {"qkv_bias": False, "output_bias": False, "query_key_norm": True}),
-    ],
-)
-def test_a_family_brings_its_biases_and_norms(family: str, has: dict[str, bool]) -> None:
-    job = job_from_dict({"model": INLINE | {"family": family}, "train": TRAIN})
-    assert {name: getattr(job.model, name) for name in has} == has
 
 
 def test_layers_of_configuration_win_in_order(folder: Path, user_folder: Path) -> None:
@@ -330,25 +313,6 @@ def test_a_config_that_is_not_supported_is_told_at_its_file(folder: Path) -> Non
     assert (mistake.path, mistake.line, mistake.text) == (str(config), 2, "  oops")
 
 
-@pytest.mark.parametrize(
-    ("numbers", "key"),
-    [
-        ({"hidden": 65}, "model.hidden"),
-        ({"kv_heads": 3}, "model.kv_heads"),
-        ({"head_dim": 3}, "model.head_dim"),
-        ({"qkv_bias": True, "output_bias": False}, "model.output_bias"),
-        ({"query_key_norm": True}, "model.query_key_norm"),
-        ({"rope_scaling": {"factor": 2}}, "model.rope_scaling.low_frequency_factor"),
-        ({"layers": None}, "model.layers"),
-    ],
-)
-def test_numbers_that_make_no_model_are_mistakes(numbers: dict[str, Any], key: str) -> None:
-    with pytest.raises(JobError) as refusal:
-        job_from_dict({"model": INLINE | numbers, "train": TRAIN})
-    assert refusal.value.mistakes[0].key == key
-    assert refusal.value.mistakes[0].path is None
-
-
 def test_relative_paths_start_where_they_are_written(
     folder: Path, user_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,53 +329,6 @@ def test_relative_paths_start_where_they_are_written(
     assert read_job(written(folder, without)).train.data == str(user_folder / "mine")
     given = {"model": INLINE, "train": TRAIN | {"data": "corpus"}}
     assert job_from_dict(given, folder=folder).train.data == str(folder / "corpus")
-
-
-def test_a_python_caller_may_give_the_objects_themselves(folder: Path) -> None:
-    job = read_job(written(folder, GOOD))
-    again = job_from_dict(
-        {"model": job.model, "train": job.train, "plan": job.plan, "cluster": job.cluster_choice},
-        name="job",
-    )
-    assert again.model_copy(update={"model_config_path": job.model_config_path}) == job
-
-
-def test_a_python_callers_lists_and_whole_numbers_are_taken() -> None:
-    train = TRAIN | {"adam_betas": [0, 0.5], "learning_rate": 1}
-    job = job_from_dict({"model": INLINE, "train": train}, ["train.steps=9"], 7, name="mine")
-    assert (job.train.adam_betas, job.train.steps, job.train.seed) == ((0, 0.5), 9, 7)
-    assert job.name == "mine"
-
-
-KEYS = [
-    *(("model", key) for key in ("config", *InlineModel.model_fields)),
-    *(("cluster", key) for key in ClusterChoice.model_fields),
-    *(("train", key) for key in Train.model_fields),
-    *(("plan", key) for key in PlanPins.model_fields),
-    *((key,) for key in ("model", "cluster", "train", "plan", "name", "format", "other")),
-]
-SCALARS = st.none() | st.booleans() | st.integers(-2, 99) | st.floats() | st.text(max_size=5)
-ANYTHING = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=5,
-)
-
-
-@given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4))
-def test_whatever_a_job_says_it_is_read_or_its_mistakes_are_told(
-    said: dict[tuple[str, ...], Any],
-) -> None:
-    data: dict[str, Any] = {"model": dict(INLINE), "train": dict(TRAIN), "plan": {}, "cluster": {}}
-    for (*section, key), value in sorted(said.items(), key=lambda item: -len(item[0])):
-        (data[section[0]] if section else data)[key] = value
-    mistakes: tuple[Mistake, ...] | None = None
-    try:
-        job_from_dict(data)
-    except JobError as error:
-        mistakes = error.mistakes
-    assert mistakes != ()
-    assert all(mistake.problem and mistake.help for mistake in mistakes or ())
 
 
 def test_a_cluster_file_is_read_from_beside_the_job(folder: Path) -> None:
