@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from antiphon.backend.gradients import GradientBuckets
-from antiphon.backend.huggingface import WEIGHTS, pretrained_files
+from antiphon.backend.huggingface import WEIGHTS, load_weights, pretrained_files
 from antiphon.backend.model.functions import cross_entropy_sum
 from antiphon.backend.model.initial import initialise
 from antiphon.backend.model.llama import Transformer
@@ -73,7 +73,10 @@ class TorchStage:
         self.transformer = Transformer(
             model, dtype, compute_dtype=COMPUTE_DTYPES[plan.precision], recompute=plan.recompute
         )
-        initialise(self.transformer, model, settings.seed)
+        if settings.weights is None:
+            initialise(self.transformer, model, settings.seed)
+        else:
+            self.transformer.load_state_dict(load_weights(Path(settings.weights), model))
         names = gradient_buckets(model.tensors(), dtype.itemsize, plan.bucket_nbytes)
         self._work = rank_work(model, plan, settings, names)
         self._gradients = GradientBuckets(self.transformer, names, self._bucket_complete)

@@ -19,6 +19,8 @@ _BRAILLE = 0x2800
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _DOTS_WIDE, _DOTS_HIGH = 2, 4
 
+_FLAT = 1e-9  # losses that differ by less are one
+
 _TRAINING = Style(color="cyan")
 _VALIDATION = Style(color="yellow", bold=True)
 
@@ -98,8 +100,9 @@ class _Frame:
     def around(cls, points: Iterable[Point]) -> _Frame:
         steps, losses = zip(*points, strict=True)
         lowest, highest = min(losses), max(losses)
-        if lowest == highest:  # a flat line, drawn in the middle
-            lowest, highest = lowest - (abs(lowest) or 1) / 20, highest + (abs(highest) or 1) / 20
+        if highest - lowest < _FLAT:  # a flat line, drawn in the middle
+            margin = max(_FLAT, abs(lowest) / 20)
+            lowest, highest = lowest - margin, highest + margin
         return cls(min(steps), max(steps), lowest, highest)
 
     def loss(self, row: int, rows: int) -> float:

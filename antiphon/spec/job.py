@@ -30,6 +30,7 @@ class Train(Data):
     """What is trained on, for how long, and how."""
 
     data: str = "builtin:python"  # a folder of text or JSON lines, or "builtin:python"
+    weights: str | None = None  # a folder of Hugging Face safetensors to begin from; None: random
     sequence_length: Count
     global_batch: Count  # sequences in one step
     steps: Count

@@ -92,7 +92,7 @@ def _resolve(reading: _Reading, name: str) -> Job | None:
     """The job; None where anything is wrong."""
     _top_level(reading)
     train = reading.section("train", Train)
-    corpus = _corpus(reading)
+    corpus, weights = _corpus(reading), _weights(reading)
     model, config = _model(reading)
     choice = reading.section("cluster", ClusterChoice)
     cluster = _cluster(reading)
@@ -109,7 +109,7 @@ def _resolve(reading: _Reading, name: str) -> Job | None:
         model_config_path=config,
         cluster_choice=choice,
         cluster=cluster,
-        train=train.model_copy(update={"data": corpus}),
+        train=train.model_copy(update={"data": corpus, "weights": weights}),
         plan=plan,
     )
 
@@ -205,6 +205,19 @@ def _corpus(reading: _Reading) -> str:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         reading.note(location, f"`{written}` {what}", way_out)
+    return str(folder)
+
+
+def _weights(reading: _Reading) -> str | None:
+    """What ``train.weights`` says, as an absolute path."""
+    location = ("train", "weights")
+    written = reading.right["train"].get("weights")
+    if written is None:
+        return None
+    folder = reading.path(location, written)
+    if not any(folder.glob("model*.safetensors")):
+        way_out = "give a folder with model.safetensors, or delete the line to begin at random"
+        reading.note(location, f"`{written}` holds no weights", way_out)
     return str(folder)
 
 

@@ -126,7 +126,8 @@ def test_it_keeps_within_the_context_of_the_model(
     longest = generate(transformer, tokenizer, PROMPT, MODEL.context_length - given, end=-1)
     assert made == longest
     with pytest.raises(JobError, match="fill the context of 64"):
-        generate(transformer, tokenizer, "dark " * 64, 1)
+        generate(transformer, tokenizer, "x" * 64, 1)  # a token each
+    assert generate(transformer, tokenizer, "x" * 63, 1, end=-1)
 
 
 def test_an_empty_prompt_begins_a_text(transformer: Transformer, tokenizer: Tokenizer) -> None:

@@ -84,7 +84,6 @@ def assert_whole(checkpoint: Path) -> None:
     ("victim", "sign"),
     [
         ("supervisor", signal.SIGINT),
-        ("supervisor", signal.SIGTERM),
         ("supervisor", signal.SIGKILL),
         ("worker", signal.SIGKILL),
     ],

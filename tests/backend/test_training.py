@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from reference import Reference, train_reference
 
+from antiphon.backend.huggingface import load_transformer
 from antiphon.backend.supervisor import Workers
 from antiphon.backend.token_files import prepare_tokens
 from antiphon.backend.tokens import Tokens
@@ -188,6 +189,22 @@ def test_a_run_resumes_on_another_number_of_ranks(
     entry = "antiphon.backend.training:train_rank"
     resumed = run(workers, stopped, tokens, plan(ranks), train, entry, resume=True)
     np.testing.assert_allclose(resumed.losses, whole.losses[4:], rtol=1e-9)
+
+
+def test_training_begins_from_the_weights_that_are_given(
+    workers: Workers, tmp_path: Path, tokens: Tokens
+) -> None:
+    train = settings(precision="float32")
+    layout = plan(2, precision="float32")
+    first = run(workers, tmp_path / "first", tokens, layout, train)
+    saved = tmp_path / "first" / str(first.checkpoint)
+    going_on = settings(precision="float32", weights=str(saved))
+    second = run(workers, tmp_path / "second", tokens, layout, going_on)
+    samples = order(train, tokens)[0].tolist()
+    batch = torch.from_numpy(tokens.batch("train", samples, train.sequence_length))
+    logits = load_transformer(saved)(batch[:, :-1])
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    assert second.losses[0] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def keep_first_checkpoint(source: Path, target: Path) -> None:

@@ -61,6 +61,15 @@ def test_buckets_are_complete_one_after_the_other_and_all_by_the_end(
     assert rows[-1] == len(backward)
 
 
+def test_a_bucket_is_not_ready_before_the_one_that_is_reduced_first(
+    make_model: Callable[..., Model],
+) -> None:
+    model = make_model()
+    late_first = [["model.embed_tokens.weight"], ["lm_head.weight"]]
+    backward = rank_work(model, plan(), TRAIN, late_first).backward
+    assert [row for row, _ in backward.milestones] == [len(backward)] * 2
+
+
 def test_a_gradient_is_complete_right_after_the_product_that_makes_it(
     make_model: Callable[..., Model],
 ) -> None:

@@ -6,7 +6,7 @@ import io
 from math import exp
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -23,6 +23,7 @@ def picture(curve: LossCurve, width: int = 60, encoding: str = "utf-8") -> list[
     return file.read().splitlines()
 
 
+@example([5e-324], 20, "utf-8")
 @given(LOSSES, st.integers(20, 200), st.sampled_from(["utf-8", "ascii"]))
 def test_any_losses_fit_the_terminal(losses: list[float], width: int, encoding: str) -> None:
     lines = picture(LossCurve(losses), width, encoding)

@@ -157,6 +157,7 @@ def test_the_example_of_the_style_page(folder: Path) -> None:
         ('"corpus"', '"corpse"', "train.data", 9, "`corpse` does not exist", "builtin:python"),
         ('"corpus"', '"llama3-8b.json"', "train.data", 9, "is not a folder", "give a folder"),
         ('"corpus"', '"builtin:c"', "train.data", 9, "not built in", '"builtin:python"'),
+        ("steps = 1000", 'weights="."\nsteps=1', "train.weights", 12, "holds no weights", "delete"),
         ("= 2048", "= 8193", "train.sequence_length", 10, "context of 8192", "8192 or less"),
         ('"llama3-8b.json"', '"x.json"', "model.config", 2, "no such file", "that exists"),
         ('"llama3-8b.json"', "8", "model.config", 2, "`8` is not text", "path"),
