@@ -102,7 +102,7 @@ def plain_loop(model: Model, settings: Train, tokens_folder: Path) -> None:
                 tokens.batch("train", generator.integers(count, size=share).tolist(), length)
             )
             loss = cross_entropy_sum(module(batch[:, :-1]), batch[:, 1:]) / (share * length)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(transformer.parameters(), settings.clip_norm)
             optimizer.step()
             optimizer.zero_grad()

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from antiphon.backend.tokens import open_tokens
-
 from antiphon.backend.stage import TorchStage
 from antiphon.backend.supervisor import OnNote, Workers
+from antiphon.backend.tokens import open_tokens
 from antiphon.backend.worker import Worker
 from antiphon.errors import RunError
 from antiphon.policy.pipeline.action import Schedule

@@ -90,7 +90,7 @@ class Progress:
         self._activity.text, self._activity.done, self._activity.total = text, done, total
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)
-        elif not self._is_live and now - self._last_line >= 0:
+        elif not self._is_live and now - self._last_line >= PLAIN_SECONDS:
             self._print(self._activity.line(now))
 
     def finish(self) -> None:

@@ -6,9 +6,9 @@ the other sections. One cause is reported once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -24,6 +24,7 @@ from antiphon.spec.layers import Given, Layer, Layers, read_overrides, read_user
 from antiphon.spec.local_machine import local_cluster
 from antiphon.spec.model import Model
 from antiphon.spec.plan import PRECISION_ALIASES
+from antiphon.spec.runnable import not_runnable
 from antiphon.spec.toml_file import frozen, read_toml
 from antiphon.spec.validation import Location, dotted, listed, mistakes_in, nearest, shown
 
@@ -35,20 +36,29 @@ REQUIRED = {
     "train": "`sequence_length`, `global_batch` and `steps`",
 }
 
+Purpose = Literal["plan", "run"]
+
 Section = TypeVar("Section", bound=Data)
 Value = TypeVar("Value")
 
 
-def read_job(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> Job:
+def read_job(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    *,
+    purpose: Purpose = "plan",
+) -> Job:
     """The job of a TOML file.
 
     ``overrides`` are the arguments of ``--set``, such as ``"plan.tensor=2"``; ``seed`` is that of
     ``--seed``. They win over the file, which wins over the user's own file
     (``~/.config/antiphon/config.toml``), which wins over the defaults. A relative path starts from
-    the folder of the file that names it, one in ``overrides`` from the working directory.
+    the folder of the file that names it, one in ``overrides`` from the working directory. With
+    the purpose "run", what can only be planned for is a mistake, too.
     Raises JobError with every mistake.
     """
-    return _read(lambda: read_toml(path), overrides, seed, Path(path).stem)
+    return _read(lambda: read_toml(path), overrides, seed, Path(path).stem, purpose)
 
 
 def job_from_dict(
@@ -58,6 +68,7 @@ def job_from_dict(
     *,
     name: str = "job",
     folder: str | Path = ".",
+    purpose: Purpose = "plan",
 ) -> Job:
     """The job that ``data`` describes in the sections of a job file; otherwise as ``read_job``.
 
@@ -68,11 +79,16 @@ def job_from_dict(
         key: value.model_dump() if isinstance(value, Data) else frozen(value)
         for key, value in data.items()
     }
-    return _read(lambda: Given(sections, folder=Path(folder)), overrides, seed, name)
+    source = Given(sections, folder=Path(folder))
+    return _read(lambda: source, overrides, seed, name, purpose)
 
 
 def _read(
-    source: Callable[[], Layer], overrides: Sequence[str], seed: int | None, name: str
+    source: Callable[[], Layer],
+    overrides: Sequence[str],
+    seed: int | None,
+    name: str,
+    purpose: Purpose,
 ) -> Job:
     mistakes: list[Mistake] = []
     user = _attempt(read_user_file, mistakes)
@@ -82,13 +98,13 @@ def _read(
         raise JobError(*mistakes)
     lower = [] if user is None else [user]
     reading = _Reading(Layers([*lower, main, *given], main), mistakes)
-    job = _resolve(reading, name)
+    job = _resolve(reading, name, purpose)
     if job is None:
         raise JobError(*sorted(mistakes, key=lambda found: (found.path or "", found.line or 0)))
     return job
 
 
-def _resolve(reading: _Reading, name: str) -> Job | None:
+def _resolve(reading: _Reading, name: str, purpose: Purpose) -> Job | None:
     """The job; None where anything is wrong."""
     _top_level(reading)
     train = reading.section("train", Train)
@@ -98,7 +114,12 @@ def _resolve(reading: _Reading, name: str) -> Job | None:
     cluster = _cluster(reading)
     plan = reading.section("plan", PlanPins)
 
-    for mistake in check(_parts(reading, model, config, choice, cluster)):
+    parts = _parts(reading, model, config, choice, cluster)
+    unrunnable: Iterable[Mistake] = ()
+    if purpose == "run":
+        use = reading.right["cluster"].get("use", "local")
+        unrunnable = not_runnable(use, parts.precision, parts.plan)
+    for mistake in (*check(parts), *unrunnable):
         reading.note(tuple(mistake.key.split(".")), mistake.problem, mistake.help)
     if reading.mistakes or model is None or train is None or choice is None or plan is None:
         assert reading.mistakes, "whatever is not there was noted as a mistake"

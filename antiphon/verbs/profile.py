@@ -46,7 +46,7 @@ def profile(
 
     Unless ``fresh``, a profile that is kept and still valid is returned instead.
     """
-    job = load(job, overrides, seed)
+    job = load(job, overrides, seed, purpose="run")
     if not fresh:
         kept = kept_profile(job)
         if kept is not None:

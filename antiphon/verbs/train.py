@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.errors import JobError, Mistake, RunError
+from antiphon.errors import RunError
 from antiphon.planner.planned import CostedPlan
 from antiphon.report.trace import write_trace
 from antiphon.spec.job import Job
 from antiphon.verbs.extra import require_run_extra
 from antiphon.verbs.load import JobLike, load
-from antiphon.verbs.plan import is_local, plan_with
+from antiphon.verbs.plan import plan_with
 from antiphon.verbs.profile import profile
 from antiphon.verbs.watch import Watch, nobody
 
@@ -97,38 +97,13 @@ def train(
     Raises JobError for mistakes in the job, RunError for a run that failed: what is left of it is
     said in the error.
     """
-    job = load(job, overrides, seed)
+    job = load(job, overrides, seed, purpose="run")
     require_run_extra("train")
-    check_runnable(job)
     tokens = prepared_tokens(job, watch)
     profiled = profile(job, fresh=False, watch=watch)
     planned = plan_with(job, profiled.profile)
     watch("planned", {"planned": planned})
     return run_plan(job, planned.best, tokens, run_dir, resume=resume, watch=watch)
-
-
-def check_runnable(job: Job) -> None:
-    """Raise JobError for a job that can be planned but not run here."""
-    mistakes = []
-    if not is_local(job):
-        use = job.cluster_choice.use
-        mistakes.append(
-            Mistake(
-                "cluster.use",
-                f"`{use}` is planned for, not at hand",
-                'use "local" to train on this machine, or `antiphon plan` to plan for it',
-            )
-        )
-    if job.train.precision in ("float8", "float16"):
-        mistakes.append(
-            Mistake(
-                "train.precision",
-                f"{job.train.precision} cannot be trained in yet",
-                "use float64, float32 or bfloat16",
-            )
-        )
-    if mistakes:
-        raise JobError(*mistakes)
 
 
 def prepared_tokens(job: Job, watch: Watch) -> Tokens:

@@ -48,7 +48,7 @@ def test_a_bucket_is_closed_as_soon_as_it_is_full(
 
 
 def test_tensors_that_just_fill_a_bucket_have_one_each() -> None:
-    tensors = {name: (256, 1024) for name in "abcd"}  # 1 MiB, as the first bucket
+    tensors = dict.fromkeys("abcd", (256, 1024))  # 1 MiB, as the first bucket
     assert gradient_buckets(tensors, 4, 2**20) == (("d",), ("c",), ("b",), ("a",))
     assert gradient_buckets(tensors, 4, 2**21) == (("d",), ("c", "b"), ("a",))
 

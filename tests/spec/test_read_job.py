@@ -185,6 +185,15 @@ def test_a_mistake_has_its_key_line_value_and_way_out(
     assert way_out in found[0].help
 
 
+def test_what_cannot_be_run_yet_is_a_mistake_of_a_run_only(folder: Path) -> None:
+    job = written(folder, GOOD.replace('"bf16"', '"fp8"'))
+    assert read_job(job).train.precision == "float8"
+    with pytest.raises(JobError) as refusal:
+        read_job(job, purpose="run")
+    found = {(mistake.key, mistake.line) for mistake in refusal.value.mistakes}
+    assert found == {("cluster.use", 5), ("train.precision", 13), ("plan.tensor", 16)}
+
+
 def test_a_float8_that_an_a100_lacks_is_refused(folder: Path) -> None:
     text = GOOD.replace("h100", "a100").replace("bf16", "fp8")
     [mistake] = mistakes_of(written(folder, text))
