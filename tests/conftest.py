@@ -1,13 +1,16 @@
-"""What holds for every test: one thread to compute on, and nobody's own files are touched."""
+"""What holds for every test: one thread to compute on, nobody's own files, and no hang."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # read when torch is imported
+
+HANG_SECONDS = 120
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,3 +20,17 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    """A test that waits for what never comes fails."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"the test hangs: {HANG_SECONDS} s have passed")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(HANG_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -17,10 +17,12 @@ from antiphon.cost.device_profile import (
     signature,
     write_profile,
 )
+from antiphon.cost.layer_table import RECOMPUTES
 from antiphon.errors import RunError
 from antiphon.planner.local import local_shares, micro_batch_sizes, resolved_precision
 from antiphon.spec.job import Job
 from antiphon.spec.local_machine import read_processor
+from antiphon.spec.plan import Recompute
 from antiphon.verbs.extra import require_run_extra
 from antiphon.verbs.load import JobLike, load
 from antiphon.verbs.watch import Watch, nobody
@@ -56,7 +58,7 @@ def profile(
 
     extent = Extent(
         micro_batches={share: measured_sizes(job, share) for share in local_shares(job)},
-        recomputes=tuple(dict.fromkeys(("none", job.plan.recompute or "none"))),
+        recomputes=tuple(dict.fromkeys(("none", *allowed_recomputes(job)))),
         precision=resolved_precision(job),
     )
     path = profile_path(job)
@@ -87,7 +89,7 @@ def profile_path(job: Job) -> Path:
         signature(job.model),
         job.train.sequence_length,
         resolved_precision(job),
-        job.plan.recompute,
+        allowed_recomputes(job),
         *((share, measured_sizes(job, share)) for share in local_shares(job)),
     ]
     name = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
@@ -109,6 +111,11 @@ def this_machine() -> Identity:
     except PackageNotFoundError:
         torch = ""
     return Identity(processor=processor.name, torch=torch, cores=processor.cores)
+
+
+def allowed_recomputes(job: Job) -> tuple[Recompute, ...]:
+    """Return the recomputations that plans of ``job`` may use."""
+    return RECOMPUTES if job.plan.recompute is None else (job.plan.recompute,)
 
 
 def measured_sizes(job: Job, share: Share) -> tuple[int, ...]:

@@ -255,11 +255,22 @@ def test_after_any_cut_the_same_checkpoint_can_be_saved_again(
 
 def test_steps_count_as_numbers_and_strangers_are_not_taken_for_checkpoints() -> None:
     world = MemoryWorld()
-    save_old(world)
+    world.save(99_999_999, "not so far on")
     world.save(100_000_000, "far on")
     for stranger in ("step-99999999.bak", "step-99999999.unfinished", "zebra", ".DS_Store"):
         world.files.contents[f"checkpoints/{stranger}/manifest.json"] = b"{}"
     assert world.latest() == (at(100_000_000), "far on")
+
+
+def test_what_a_cut_left_behind_does_not_get_into_a_later_checkpoint() -> None:
+    world = MemoryWorld()
+    world.files.contents[f"checkpoints/step-00000010{checkpoint.UNFINISHED}/shard"] = b"old"
+    save_old(world)
+    assert set(world.files.list("checkpoints/step-00000010").result()) == {
+        "model",
+        "optimizer",
+        checkpoint.MANIFEST,
+    }
 
 
 @pytest.mark.parametrize("file", ["model", "optimizer", checkpoint.MANIFEST])

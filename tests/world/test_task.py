@@ -162,26 +162,70 @@ def test_a_failure_in_an_inner_scope_leaves_the_outer_one_alone_if_it_is_caught(
     assert task.result() == "survivor"
 
 
+@pytest.mark.parametrize("is_in_a_task", [False, True])
 @pytest.mark.parametrize("order", [("inner", "outer"), ("outer", "inner")])
 def test_a_caught_failure_does_not_hide_that_the_outer_scope_gave_up(
-    harness: Harness, order: tuple[str, str]
+    harness: Harness, order: tuple[str, str], is_in_a_task: bool
 ) -> None:
-    """Both give up in one turn; the body must not go on to wait for what will never come."""
+    """Both give up in one turn; the inner body must not wait for what will never come."""
+
+    async def catches() -> None:
+        try:
+            async with harness.scope() as inner:
+                inner.start(harness.wait("inner", fails=True))
+                await harness.wait("body")
+        except Boom:
+            await harness.wait("never")
 
     async def program() -> None:
         async with harness.scope() as outer:
             outer.start(harness.wait("outer", fails=True))
-            try:
-                async with harness.scope() as inner:
-                    inner.start(harness.wait("inner", fails=True))
-                    await harness.wait("body")
-            except Boom:
-                await harness.wait("never")
+            if is_in_a_task:
+                outer.start(catches())
+            else:
+                await catches()
 
     task = harness.start(program())
     harness.open(*order)
     with pytest.raises(Boom, match="outer"):
         task.result()
+
+
+def test_a_scope_that_is_cancelled_while_it_waits_passes_it_on_and_goes_on_waiting(
+    harness: Harness,
+) -> None:
+    async def program() -> None:
+        async with harness.scope() as outer:
+            outer.start(harness.wait("outer", fails=True))
+            async with harness.scope() as inner:
+                inner.start(harness.wait("a", cleanup="cleaned"))
+            harness.log.append("not reached")
+
+    task = harness.start(program())
+    harness.open("outer")
+    assert harness.log == ["outer ended", "a cancelled"]
+    assert not task.is_settled
+    harness.open("cleaned")
+    assert harness.log == ["outer ended", "a cancelled", "a ended"]
+    assert isinstance(task.error, Boom)
+
+
+def test_a_failure_while_a_cancelled_task_cleans_up_is_not_lost(harness: Harness) -> None:
+    async def clumsy() -> None:
+        try:
+            await harness.gate("never")
+        finally:
+            raise Boom("in the cleanup")
+
+    async def program() -> None:
+        async with harness.scope() as tasks:
+            task = tasks.start(clumsy())
+            await harness.gate("go")
+            task.cancel()
+
+    task = harness.start(program())
+    harness.open("go")
+    assert isinstance(task.error, Boom)
 
 
 def test_a_task_started_by_a_cancelled_one_is_cancelled_before_it_begins(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.backend.profile.steps import Steps
 from antiphon.backend.supervisor import Workers
 from antiphon.cost.collective import measured_seconds
 from antiphon.cost.device_profile import (
@@ -89,7 +90,7 @@ def measure(
 
 def parts(extent: Extent, share: Share) -> int:
     """Return how many parts of the measurement are reported."""
-    return len(extent.micro_batches[share]) * len(extent.recomputes) + 3
+    return len(extent.micro_batches[share]) + len(extent.recomputes) - 1 + 3
 
 
 def _merge(
@@ -126,32 +127,33 @@ def _with_steps(
     settings: Train,
     by_share: dict[Share, list[dict[str, Any]]],
 ) -> DeviceProfile:
-    """Compare whole steps with the sum of their parts: what is left over is a step's own.
+    """Add what whole steps show: their own overhead, the contention, and how far off the sum is.
 
-    What a reduction adds to a step, over what it takes alone, is the contention.
+    Contention is what a reduction adds to a step over what it takes alone.
     """
     overheads, contentions, errors = [], [], []
     for share, ranks in by_share.items():
-        steps = [rank["steps"] for rank in ranks]
-        alone = max(step["alone_seconds"] for step in steps)
+        steps = [Steps(**rank["steps"]) for rank in ranks]
+        alone = np.array([step.alone_seconds for step in steps]).max(axis=0)
+        overheads += [second for step in steps for second in step.overhead_seconds]
         computing = computing_seconds(profile, model, settings, steps[0], share)
-        overheads.append(alone - computing)
-        errors.append(abs(alone - computing) / alone)
+        errors.append(abs(float(np.median(alone)) / computing - 1))
         if share.processes > 1:
-            together = max(step["together_seconds"] for step in steps)
+            together = np.array([step.together_seconds for step in steps]).max(axis=0)
             reducing = sum(
                 float(_reduction_seconds(profile, nbytes, share.processes))
-                for nbytes in steps[0]["buckets"]
+                for nbytes in steps[0].buckets
             )
-            contentions.append((together - alone) / reducing)
+            contentions.append(float(np.median(together - alone)) / reducing)
     update: dict[str, Any] = {
-        "step_overhead_seconds": max(0.0, float(np.mean(overheads))),
+        "step_overhead_seconds": float(np.median(overheads)),
         "errors": (
             ErrorFigure(
                 basis="measured",
                 relative=max(errors),
                 source=f"whole steps against the sum of their parts, {len(errors)} ways to share",
             ),
+            *_fitted_error(profile, model),
         ),
     }
     if contentions:
@@ -159,19 +161,38 @@ def _with_steps(
     return profile.model_copy(update=update)
 
 
+def _fitted_error(profile: DeviceProfile, model: Model) -> tuple[ErrorFigure, ...]:
+    """Return how far off a backward is whose recomputation was derived instead of measured."""
+    measured = [block for block in profile.blocks if block.recompute != "none"]
+    plain = tuple(block for block in profile.blocks if block.recompute == "none")
+    derived = DeviceProfile(**{**dict(profile), "blocks": plain})  # a copy keeps cached tables
+    errors = []
+    for block in measured:
+        setting = Setting(1, block.micro_batch, block.sequence_length, block.precision)
+        share = Share(block.processes, block.threads)
+        seconds, _ = part_seconds(
+            derived, model, Part.LAYER, Phase.BACKWARD, setting, block.recompute, share
+        )
+        errors.append(abs(float(seconds) / block.seconds - 1))
+    if not errors:
+        return ()
+    source = f"{len(errors)} derived recomputations against measured ones"
+    return (ErrorFigure(basis="fitted", relative=max(errors), source=source),)
+
+
 def computing_seconds(
-    profile: DeviceProfile, model: Model, settings: Train, step: dict[str, Any], share: Share
+    profile: DeviceProfile, model: Model, settings: Train, step: Steps, share: Share
 ) -> float:
     """Return what a step's forwards, backwards and update take by the profile."""
     precision: Precision = profile.blocks[0].precision
-    setting = Setting(1, step["micro_batch"], settings.sequence_length, precision)
+    setting = Setting(1, step.micro_batch, settings.sequence_length, precision)
     seconds = 0.0
     for part in (Part.EMBEDDING, Part.LAYER, Part.HEAD):
         count = model.layers if part is Part.LAYER else 1
         for phase in (Phase.FORWARD, Phase.BACKWARD):
             one, _ = part_seconds(profile, model, part, phase, setting, "none", share)
-            seconds += step["micro_batches"] * count * float(one)
-    update = work_seconds(profile, update_work(step["parameters"], precision), share)
+            seconds += step.micro_batches * count * float(one)
+    update = work_seconds(profile, update_work(step.parameters, precision), share)
     return seconds + float(update.sum())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,19 @@ def profile_rank(worker: Worker, arguments: dict[str, Any]) -> dict[str, Any]:
         sizes: list[int] = arguments["micro_batches"]
         measure_operations(measurer)
         worker.note("profile", {"part": "operations"})
+        middle = sizes[len(sizes) // 2]
         for recompute in arguments["recomputes"]:
-            for micro_batch in sizes:
+            for micro_batch in sizes if recompute == "none" else [middle]:
                 measure_blocks(measurer, micro_batch, recompute)
                 worker.note("profile", {"part": f"micro-batch {micro_batch}, {recompute}"})
         measure_update(measurer)
         if worker.ranks > 1:
             measure_links(measurer)
         worker.note("profile", {"part": "links"})
-        steps = measure_steps(measurer, sizes[len(sizes) // 2])
+        steps = measure_steps(measurer, middle)
         worker.note("profile", {"part": "whole steps"})
         return {
-            "steps": steps,
+            "steps": asdict(steps),
             "blocks": [block.model_dump() for block in measurer.blocks],
             "points": [point.model_dump() for point in measurer.points],
             "links": [link.model_dump() for link in measurer.links],

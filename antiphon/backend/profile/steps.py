@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.backend.profile.measurer import Measurer
-from antiphon.backend.profile.stopwatch import median
 from antiphon.backend.stage import TorchStage
 from antiphon.backend.tokens import Split
+from antiphon.policy.pipeline.action import Action
 from antiphon.policy.pipeline.one_forward_one_backward import one_forward_one_backward
 from antiphon.policy.pipeline.passes import training_step
 from antiphon.program.train import run_actions
 from antiphon.spec.plan import Plan
+from antiphon.world.protocols import Group
 
-STEPS = 5  # the first is not counted
+STEPS = 6  # the first is not counted: memory is asked for, the second is watched
+
 MICRO_BATCHES = 2
 
 
@@ -45,52 +47,77 @@ class RandomTokens:
         return generator.integers(self._vocabulary, size=(len(indices), sequence_length + 1))
 
 
-def measure_steps(measurer: Measurer, micro_batch: int) -> dict[str, Any]:
-    """Take steps alone and, if there are several ranks, with the gradients reduced.
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps of one rank, each taken alone and, where there are peers, with gradients reduced."""
 
-    Returns median ``alone_seconds`` and ``together_seconds`` (None for one rank) of a step of
-    ``micro_batches`` micro-batches, and the ``buckets`` that were reduced, in bytes.
-    """
+    micro_batch: int
+    micro_batches: int
+    parameters: int
+    buckets: tuple[int, ...]  # bytes of each
+    alone_seconds: tuple[float, ...]
+    overhead_seconds: tuple[float, ...]  # of a step alone: while the device computed nothing
+    together_seconds: tuple[float, ...]  # empty for one rank
+
+
+class TimedStage(TorchStage):
+    """A stage that adds up the seconds for which the device computes."""
+
+    computing_seconds = 0.0
+
+    def run(self, action: Action) -> Callable[[], None]:
+        """Return what carries ``action`` out, and times it."""
+        run = super().run(action)
+
+        def timed() -> None:
+            begin = time.perf_counter()
+            run()
+            self.computing_seconds += time.perf_counter() - begin
+
+        return timed
+
+
+def measure_steps(measurer: Measurer, micro_batch: int) -> Steps:
+    """Take steps of the real program, alone and together in turns: what drifts, drifts for both."""
+    world, model, settings = measurer.world, measurer.model, measurer.settings
     plan = Plan(
-        data=measurer.world.ranks,
+        data=world.ranks,
         micro_batch=micro_batch,
         micro_batches=MICRO_BATCHES,
         precision=measurer.precision,
     )
-    model, settings = measurer.model, measurer.settings
-    tokens = RandomTokens(model.vocabulary)
-    stage = TorchStage(model, plan, settings, tokens, measurer.world.reach)
-    everyone = range(measurer.world.ranks)
-    together = len(everyone) > 1
-    return {
-        "micro_batch": micro_batch,
-        "micro_batches": MICRO_BATCHES,
-        "buckets": [stage.gradients(bucket).nbytes for bucket in range(stage.buckets)],
-        "parameters": model.parameters,
-        "alone_seconds": _step_seconds(measurer, stage, micro_batch, [measurer.world.rank]),
-        "together_seconds": (
-            _step_seconds(measurer, stage, micro_batch, everyone) if together else None
-        ),
-    }
-
-
-def _step_seconds(
-    measurer: Measurer, stage: TorchStage, micro_batch: int, members: Sequence[int]
-) -> float:
-    world, length = measurer.world, measurer.settings.sequence_length
+    stage = TimedStage(model, plan, settings, RandomTokens(model.vocabulary), world.reach)
     actions = training_step(one_forward_one_backward, 0, 1, MICRO_BATCHES, stage.buckets)
 
-    async def steps() -> list[float]:
-        group = await world.group(members, "steps")
-        times = []
-        for step in range(STEPS):
-            begin = time.perf_counter()
-            samples = np.arange(MICRO_BATCHES * micro_batch) + step
-            shares = list(samples.reshape(MICRO_BATCHES, -1))
-            stage.begin(shares, tokens=len(samples) * length, learning_rate=0.0)
-            await run_actions(world, group, stage, actions)
-            times.append(time.perf_counter() - begin)
-        return times[1:]
+    async def step(group: Group, number: int) -> tuple[float, float]:
+        """Return the seconds of one step, and those in which nothing was computed."""
+        samples = np.arange(MICRO_BATCHES * micro_batch) + number
+        shares = list(samples.reshape(MICRO_BATCHES, -1))
+        stage.computing_seconds = 0.0
+        begin = time.perf_counter()
+        stage.begin(shares, tokens=samples.size * settings.sequence_length, learning_rate=0.0)
+        await run_actions(world, group, stage, actions)
+        seconds = time.perf_counter() - begin
+        return seconds, seconds - stage.computing_seconds
+
+    async def steps() -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+        by_itself = await world.group([world.rank], "alone")
+        with_all = await world.group(range(world.ranks), "together")
+        alone, together = [], []
+        for number in range(STEPS):
+            alone.append(await step(by_itself, number))
+            if world.ranks > 1:
+                together.append(await step(with_all, number))
+        return alone[1:], together[1:]
 
     measurer.together()
-    return median(world.run(steps()))
+    alone, together = world.run(steps())
+    return Steps(
+        micro_batch=micro_batch,
+        micro_batches=MICRO_BATCHES,
+        parameters=model.parameters,
+        buckets=tuple(stage.gradients(bucket).nbytes for bucket in range(stage.buckets)),
+        alone_seconds=tuple(seconds for seconds, _ in alone),
+        overhead_seconds=tuple(overhead for _, overhead in alone),
+        together_seconds=tuple(seconds for seconds, _ in together),
+    )
