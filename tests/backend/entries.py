@@ -238,7 +238,7 @@ def run_and_close(world: TorchWorld, program: Coroutine[Handle[Any], None, Any])
 
 def listening_addresses() -> list[str]:
     """IP addresses, in the hexadecimal of /proc/net/tcp, on which this process listens."""
-    links = [os.readlink(link.path) for link in os.scandir("/proc/self/fd") if link.is_symlink()]  # noqa: PTH115, PTH208
+    links = [os.readlink(link.path) for link in os.scandir("/proc/self/fd") if link.is_symlink()]  # noqa: PTH115
     addresses = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:

@@ -76,9 +76,7 @@ def few(tmp_path: Path) -> Iterator[Workers]:
         yield few
 
 
-def test_a_killed_worker_is_named_with_its_signal_and_its_log(
-    few: Workers, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_named_with_its_signal_and_its_log(few: Workers, tmp_path: Path) -> None:
     victim = few.pids[1]
     notes = 0
 
