@@ -39,7 +39,7 @@ def world(tmp_path: Path) -> Iterator[TorchWorld]:
         seed=0,
         exact=False,
         timeout_seconds=10.0,
-        note=lambda topic, facts: None,  # noqa: ARG005
+        note=lambda topic, facts: None,
         log=SpanLog(None, 0),
     )
     yield world
