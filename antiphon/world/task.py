@@ -150,6 +150,8 @@ class Scope:
         traceback: TracebackType | None,
     ) -> None:
         assert self._owner is not None
+        if kind is GeneratorExit:
+            return  # the program is dropped, with the loop that would have driven its tasks
         self._is_in_body = False
         self._owner.scope = self._outer
         if error is not None:

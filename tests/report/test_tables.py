@@ -102,10 +102,17 @@ def test_a_run_says_where_it_left_what_it_made() -> None:
     assert "checkpoint  none was written" in missing
 
 
-def test_a_step_slower_than_foreseen_is_called_outside() -> None:
-    measured = {**TRAINED["measured"], "step_seconds": 0.2}
-    shown = lines(train_report({**TRAINED, "measured": measured}))
-    assert any(line.endswith("outside") for line in shown)
+@pytest.mark.parametrize(
+    ("seconds", "word"), [(0.07, "outside"), (0.1, "inside"), (0.2, "outside")]
+)
+def test_a_step_is_told_to_be_inside_what_was_expected_or_outside(
+    seconds: float, word: str
+) -> None:
+    measured = {**TRAINED["measured"], "step_seconds": seconds}
+    [row] = [
+        line for line in lines(train_report({**TRAINED, "measured": measured})) if "range" in line
+    ]
+    assert row.split()[-1] == word
 
 
 def test_a_profile_shows_each_way_to_share_the_machine() -> None:
