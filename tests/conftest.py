@@ -10,7 +10,7 @@ import pytest
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # read when torch is imported
 
-HANG_SECONDS = 120
+HANG_SECONDS = 300
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -165,7 +165,8 @@ def _fitted_error(profile: DeviceProfile, model: Model) -> tuple[ErrorFigure, ..
     """Return how far off a backward is whose recomputation was derived instead of measured."""
     measured = [block for block in profile.blocks if block.recompute != "none"]
     plain = tuple(block for block in profile.blocks if block.recompute == "none")
-    derived = DeviceProfile(**{**dict(profile), "blocks": plain})  # a copy keeps cached tables
+    fields = {name: getattr(profile, name) for name in DeviceProfile.model_fields}
+    derived = DeviceProfile(**fields | {"blocks": plain})  # a model_copy would keep cached tables
     errors = []
     for block in measured:
         setting = Setting(1, block.micro_batch, block.sequence_length, block.precision)
