@@ -19,7 +19,7 @@ from antiphon.program import checkpoint
 from antiphon.program.checkpoint import CheckpointError, Position, TokenStream
 from antiphon.program.node_memory.nodes import Share
 from antiphon.program.stage import Stage
-from antiphon.program.step import Attempt
+from antiphon.program.step import Attempt, join_tensor_peers
 from antiphon.spec.plan import Plan
 from antiphon.world.failure import GroupBroken, PeerLost
 from antiphon.world.protocols import (
@@ -31,6 +31,7 @@ from antiphon.world.protocols import (
     Journal,
     Mail,
     Membership,
+    Mesh,
     Storage,
 )
 from antiphon.world.task import Scope
@@ -39,7 +40,7 @@ CHANNEL = "recovery"
 NOTHING = -1  # in place of an epoch
 
 
-class RecoveryWorld(Clock, Device, Collectives, Mail, Membership, Storage, Journal, Protocol):
+class RecoveryWorld(Clock, Mesh, Device, Collectives, Mail, Membership, Storage, Journal, Protocol):
     """What recovery needs of a world."""
 
 
@@ -188,10 +189,7 @@ class Recovery:
         self._progress.members = tuple(formed.members)
         plan = self._plan.model_copy(update=dict(formed.axes))
         mesh = await self._world.group(range(len(formed.members)), "mesh")
-        if plan.tensor > 1:
-            first = formed.rank - formed.rank % plan.tensor
-            tensor = range(first, first + plan.tensor)
-            self._stage.regroup(await self._world.group(tensor, "tensor"))
+        await join_tensor_peers(self._world, plan, self._stage)
         await self._go_on(_Talk(self._world, mesh, formed.members))
         return plan
 

@@ -11,7 +11,16 @@ from functools import cache, lru_cache, partial
 from typing import Any, Final, Protocol
 
 from antiphon.policy.layout.mesh import Place, along, place_of, rank_at
-from antiphon.policy.pipeline.action import COMPUTATIONS, RECEIVES, SENDS, Action, Kind
+from antiphon.policy.pipeline.action import (
+    COMPUTATIONS,
+    RECEIVES,
+    SENDS,
+    Action,
+    Kind,
+    Slot,
+    other_stage,
+    slot_of,
+)
 from antiphon.policy.pipeline.schedule import Schedule, shape_of
 from antiphon.program.stage import Stage
 from antiphon.spec.plan import Plan
@@ -22,7 +31,6 @@ CHANNEL = "pipeline"  # one for both directions, so that their order is checked 
 NONE: Final = -1
 EXCHANGE: Final = Kind.EXCHANGE  # to ask an enumeration for a member takes long
 
-_FORWARDS = (Kind.FORWARD, Kind.SEND_FORWARD, Kind.RECEIVE_FORWARD)
 _COMPUTATIONS, _SENDS, _RECEIVES = map(frozenset, (COMPUTATIONS, SENDS, RECEIVES))
 _message: Final = partial(tuple.__new__, Message)  # `Message._make`, without a call of Python's
 _LAST_OF_MICROBATCH = (Kind.BACKWARD, Kind.BACKWARD_WEIGHT)
@@ -80,6 +88,12 @@ async def groups_of(
         holder=holder,
         mesh=await world.group(range(plan.ranks), "mesh") if recovers else None,
     )
+
+
+async def join_tensor_peers(world: GroupWorld, plan: Plan, stage: Stage) -> None:
+    """Make the group that computations talk to; before the first of them in a mesh."""
+    if plan.tensor > 1:
+        stage.regroup(await world.group(along(plan, world.rank, "tensor"), "tensor"))
 
 
 async def run_actions(
@@ -215,15 +229,15 @@ def _read(same: _Same) -> tuple[_Planned, ...]:
 
 def _planned(actions: Sequence[Action]) -> Iterator[_Planned]:
     computations = exchanges = 0
-    made: dict[Any, int] = {}  # which computation makes what is sent, by slot
-    arriving: dict[Any, int] = {}  # with which exchange, by the slot of the computation that waits
+    made: dict[Slot, int] = {}  # which computation makes what is sent
+    arriving: dict[Slot, int] = {}  # with which exchange, by the slot of the computation that waits
     last: dict[int, int] = {}  # of each stage, the computation that ended a micro-batch
     for action in actions:
         kind = action.kind
         if kind in _COMPUTATIONS:
             needs = NONE
             if kind is not Kind.BACKWARD_WEIGHT:
-                slot = _slot(action)
+                slot = slot_of(action)
                 made[slot] = computations
                 needs = arriving.pop(slot, NONE)
             if kind in _LAST_OF_MICROBATCH:
@@ -232,25 +246,14 @@ def _planned(actions: Sequence[Action]) -> Iterator[_Planned]:
             computations += 1
         elif kind is Kind.EXCHANGE or kind in _SENDS or kind in _RECEIVES:
             parts = action.parts if kind is Kind.EXCHANGE else (action,)
-            sends = tuple((_peer(part), part) for part in parts if part.kind in _SENDS)
-            receives = tuple((_peer(part), part) for part in parts if part.kind in _RECEIVES)
+            sends = tuple((other_stage(part), part) for part in parts if part.kind in _SENDS)
+            receives = tuple((other_stage(part), part) for part in parts if part.kind in _RECEIVES)
             # computations end in their order: the last one that makes what is sent
-            needs = max((made[_slot(part)] for _, part in sends), default=NONE)
-            arriving |= {_slot(part): exchanges for _, part in receives}
+            needs = max((made[slot_of(part)] for _, part in sends), default=NONE)
+            arriving |= {slot_of(part): exchanges for _, part in receives}
             yield Kind.EXCHANGE, action, needs, sends, receives
             exchanges += 1
         else:
             needs = last[action.stage] if kind is Kind.REDUCE else NONE
             yield kind, action, needs, (), ()
             computations += kind in (Kind.NORM, Kind.UPDATE)
-
-
-def _peer(message: Action) -> int:
-    """Return the stage at the other end."""
-    goes_on = message.kind in (Kind.SEND_FORWARD, Kind.RECEIVE_BACKWARD)
-    return message.stage + 1 if goes_on else message.stage - 1
-
-
-def _slot(action: Action) -> tuple[bool, int, int]:
-    """Return what a computation and the messages that it makes or works on have in common."""
-    return action.kind in _FORWARDS, action.stage, action.microbatch

@@ -19,7 +19,7 @@ from antiphon.program.node_memory.nodes import Share
 from antiphon.program.recover import NOTHING, Memory, Progress, Recovery
 from antiphon.program.sampler import Sampler, dealt, microbatches
 from antiphon.program.stage import Stage
-from antiphon.program.step import Attempt, Groups, groups_of, run_actions
+from antiphon.program.step import Attempt, Groups, groups_of, join_tensor_peers, run_actions
 from antiphon.spec.job import Train
 from antiphon.spec.plan import Plan
 from antiphon.world.failure import GroupBroken, PeerLost
@@ -102,6 +102,8 @@ async def train(
                 if plan is None:  # others have come to the end
                     return Position(settings.steps, settings.steps * settings.global_batch)
                 training = replace(training, plan=plan)
+            else:
+                await join_tensor_peers(world, training.plan, stage)
             await _train_in_one_mesh(world, stage, training, progress, memory)
         except (GroupBroken, PeerLost):
             if not training.recovers:

@@ -25,16 +25,14 @@ from numpy.typing import NDArray
 from antiphon.cost.work import Work
 from antiphon.errors import RunError
 from antiphon.policy.layout.mesh import Place
-from antiphon.policy.pipeline.action import SENDS, Action, Kind, forward
+from antiphon.policy.pipeline.action import SENDS, Action, Kind, forward, slot_of
+from antiphon.program.buffers import Buffers
 from antiphon.simulation.charged_stage import ChargedStage
 from antiphon.spec.job import Train
 from antiphon.spec.plan import Plan
 from antiphon.world.protocols import Group, Payload
 
-FORWARDS = (Kind.FORWARD, Kind.SEND_FORWARD, Kind.RECEIVE_FORWARD)
 NOBODY = -1  # in place of a sample, where a buffer has not been filled
-
-Slot = tuple[bool, int, int]  # forward or backward, stage, micro-batch
 
 
 class LineageError(AssertionError):
@@ -111,8 +109,7 @@ class CountingStage:
         self._total = SizedArray.of(np.zeros(2), charged.totals.nbytes)
         self._validated = SizedArray.of(np.zeros(1), charged.validation.nbytes)
         self._microbatches: Sequence[NDArray[np.int64]] = ()
-        self._given: dict[Slot, SizedArray] = {}  # by the computation that works on it
-        self._leaving: dict[Slot, SizedArray] = {}  # by the computation that makes it
+        self._buffers: Buffers[SizedArray] = Buffers(charged.works)
         self._evaluates = False
         self._is_step_new = False
         self._snapshot_content = b""
@@ -147,11 +144,11 @@ class CountingStage:
             return self._apply
         given = made = None
         if action.kind is not Kind.BACKWARD_WEIGHT:
-            is_forward, stage, _ = slot = _slot(action)
+            is_forward, stage, microbatch = slot_of(action)
             if stage != (0 if is_forward else self._stages - 1):
-                given = self._given.pop(slot)
+                given = self._buffers.given(action)
             if stage != (self._stages - 1 if is_forward else 0):
-                made = self._make(slot)
+                made = self._buffers.make(action, self._buffer(microbatch))
         samples = self._microbatches[action.microbatch]
         milestones = [name for _, name in self.work(action).milestones]
         return partial(self._compute, action, samples, given, made, milestones, self._evaluates)
@@ -163,10 +160,8 @@ class CountingStage:
     def message(self, action: Action) -> SizedArray:
         """The samples that hidden states are of, or their gradients."""
         if action.kind in SENDS:
-            return self._leaving.pop(_slot(action))
-        buffer = self._buffer(action.microbatch)
-        self._given[_slot(action)] = buffer
-        return buffer
+            return self._buffers.send(action)
+        return self._buffers.receive(action, self._buffer(action.microbatch))
 
     @property
     def totals(self) -> SizedArray:
@@ -239,8 +234,7 @@ class CountingStage:
         work, _ = self._charged.drop()
 
         def run() -> None:
-            self._given.clear()
-            self._leaving.clear()
+            self._buffers.clear()
             self._validated[0] = 0
 
         return work, run
@@ -305,22 +299,7 @@ class CountingStage:
         self.trained += gradients
         self.updates += 1
 
-    def _make(self, slot: Slot) -> SizedArray:
-        """Return the buffer that a computation is to fill for the stage beside it."""
-        is_forward, stage, microbatch = slot
-        buffer = self._buffer(microbatch)
-        neighbour = stage + 1 if is_forward else stage - 1
-        if neighbour in self._buckets_of:
-            self._given[is_forward, neighbour, microbatch] = buffer
-        else:
-            self._leaving[slot] = buffer
-        return buffer
-
     def _buffer(self, microbatch: int) -> SizedArray:
         size = len(self._microbatches[microbatch])
         nbytes = self._charged.message(forward(0, microbatch)).nbytes
         return SizedArray.of(np.full(size, float(NOBODY)), nbytes)
-
-
-def _slot(action: Action) -> Slot:
-    return action.kind in FORWARDS, action.stage, action.microbatch

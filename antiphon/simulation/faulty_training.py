@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from antiphon.cost.price import NANOSECONDS
-from antiphon.policy.layout.mesh import along, place_of
-from antiphon.policy.recovery.recovery import RecoveryRule
+from antiphon.policy.layout.mesh import place_of
+from antiphon.policy.recovery.recovery import Outcome, RecoveryRule
 from antiphon.program import checkpoint
 from antiphon.program.checkpoint import CheckpointError, Position
 from antiphon.program.sampler import Sampler
@@ -30,8 +30,6 @@ from antiphon.world.random import keyed_generator
 from antiphon.world.simulated.log import EventLog
 from antiphon.world.simulated.membership import Delays
 from antiphon.world.simulated.world import Simulation, SimWorld
-
-Outcome = Literal["finished", "recovered", "reported"]
 
 TRAINING_SEQUENCES = 24  # few, so that a run is quick and goes through them more than once
 VALIDATION_SEQUENCES = 5
@@ -147,7 +145,7 @@ class _Run:
             ran.outcome, ran.reason = "reported", f"{error.problem}: {error.help}"
         else:
             self._check(ended)
-            ran.outcome = "recovered" if simulation.processes.losses else "finished"
+            ran.outcome = simulation.outcome
         ran.seconds = simulation.queue.now / NANOSECONDS
         ran.log, ran.decisions = simulation.log, simulation.decisions
         ran.events += [
@@ -166,9 +164,6 @@ class _Run:
             TRAINING_SEQUENCES,
             world,
         )
-        if simulated.plan.tensor > 1 and not world.is_new:
-            peers = along(simulated.plan, world.rank, "tensor")
-            stage.regroup(await world.group(peers, "tensor"))
         return await train(world, stage, self._training)
 
     def _heed(self, topic: str, member: int, facts: dict[str, Any]) -> None:

@@ -10,18 +10,21 @@ from collections.abc import Callable, Sequence
 
 from antiphon.cost.price import Priced
 from antiphon.cost.work import Work
-from antiphon.policy.pipeline.action import COMPUTATIONS, RECEIVES, SENDS, Action, Kind
+from antiphon.policy.pipeline.action import (
+    COMPUTATIONS,
+    RECEIVES,
+    SENDS,
+    Action,
+    Kind,
+    Slot,
+    other_stage,
+    slot_of,
+)
 from antiphon.program.stage import Stage
 from antiphon.world.simulated.rows import NONE, Compute, Post, Reduce, Row, Rows, Settle, Tied
 
 DATA, REPLICA, TIED = range(3)
 """Which group a reduction is of: places in ``RankRows.groups``."""
-
-_FORWARDS = (Kind.FORWARD, Kind.SEND_FORWARD, Kind.RECEIVE_FORWARD)
-_ONWARD = (Kind.SEND_FORWARD, Kind.RECEIVE_BACKWARD)  # messages with the stage after
-
-Slot = tuple[bool, int, int]
-"""What a computation and the messages that it makes or works on have in common."""
 
 
 def lower_rows(
@@ -74,7 +77,7 @@ class _Lowering:
             self._last(action)
 
     def _compute(self, action: Action, actions: Sequence[Action], position: int) -> None:
-        slot = _slot(action)
+        slot = slot_of(action)
         awaited = NONE
         if action.kind is not Kind.BACKWARD_WEIGHT:
             self._made[slot] = self._begun
@@ -99,12 +102,12 @@ class _Lowering:
         sends = [part for part in parts if part.kind in SENDS]
         sizes: dict[int, tuple[list[int], list[int]]] = {}
         for part in parts:
-            neighbour = part.stage + 1 if part.kind in _ONWARD else part.stage - 1
-            channel = self.channels.setdefault(self._holder(neighbour), len(self.channels))
+            holder = self._holder(other_stage(part))
+            channel = self.channels.setdefault(holder, len(self.channels))
             both = sizes.setdefault(channel, ([], []))
             both[part.kind in RECEIVES].append(self._stage.message(part).nbytes)
             if part.kind in RECEIVES:
-                self._arriving[_slot(part)] = self._posts
+                self._arriving[slot_of(part)] = self._posts
         self.rows.append(
             Post(
                 number=self._number(str(action)),
@@ -112,7 +115,7 @@ class _Lowering:
                     (channel, (tuple(sent), tuple(received)))
                     for channel, (sent, received) in sizes.items()
                 ),
-                maker=max((self._made[_slot(send)] for send in sends), default=NONE),
+                maker=max((self._made[slot_of(send)] for send in sends), default=NONE),
                 place=self._posts,
                 nbytes=sum(sum(sent) for sent, _ in sizes.values()),
             )
@@ -137,7 +140,3 @@ class _Lowering:
         """Number the next action, from 1."""
         self.names.append(name)
         return len(self.names)
-
-
-def _slot(action: Action) -> Slot:
-    return action.kind in _FORWARDS, action.stage, action.microbatch

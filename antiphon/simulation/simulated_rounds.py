@@ -8,8 +8,9 @@ from typing import Any
 
 from antiphon.cost.price import Priced, nanoseconds
 from antiphon.cost.work import Operation, Work
+from antiphon.policy.recovery.recovery import Outcome
 from antiphon.program.learner.learner import Learner
-from antiphon.program.rounds.rounds import Ended, Outcome, Rounds, Watch, serve_rounds
+from antiphon.program.rounds.rounds import Ended, Rounds, Watch, serve_rounds
 from antiphon.program.rounds.worker import Worked, work_in_rounds
 from antiphon.simulation.isolation import NoIsolation
 from antiphon.spec.faults import Faults
@@ -63,8 +64,8 @@ class SimulatedRounds:
         """As the server saw it; and recovered where it never came to know of a loss."""
         if self.ended is None:
             return "reported"
-        has_lost = self.simulation.processes.losses > 0
-        return "recovered" if self.ended.outcome == "finished" and has_lost else self.ended.outcome
+        ended = self.ended.outcome
+        return self.simulation.outcome if ended == "finished" else ended
 
     @property
     def reason(self) -> str:

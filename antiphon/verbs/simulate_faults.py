@@ -16,10 +16,10 @@ import numpy as np
 from antiphon.cost.price import NANOSECONDS
 from antiphon.errors import JobError, Mistake
 from antiphon.planner.refine import simulated_plan
-from antiphon.policy.recovery.recovery import RecoveryRule
+from antiphon.policy.recovery.recovery import Outcome, RecoveryRule
 from antiphon.registry import find
 from antiphon.simulation.fault_schedules import draw
-from antiphon.simulation.faulty_training import Outcome, Trained, train_under
+from antiphon.simulation.faulty_training import Trained, train_under
 from antiphon.simulation.simulated_plan import SimulatedPlan
 from antiphon.spec.faults import Faults
 from antiphon.spec.job import Job

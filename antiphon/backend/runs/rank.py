@@ -8,7 +8,7 @@ from antiphon.backend.runs.node_memory import node_checkpoints
 from antiphon.backend.stage.stage import TorchStage
 from antiphon.backend.stage.tensor_peers import WorldPeers
 from antiphon.backend.text.tokens import Tokens
-from antiphon.policy.layout.mesh import along, place_of
+from antiphon.policy.layout.mesh import place_of
 from antiphon.policy.pipeline.schedule import find_schedule
 from antiphon.policy.recovery.recovery import RecoveryRule
 from antiphon.program.node_memory.nodes import Nodes
@@ -52,7 +52,6 @@ class TrainingRank:
         ``begun`` is called when a step begins. Snapshots are kept in the memory of ``nodes``.
         """
         self._world = world
-        self._plan = plan
         place = place_of(plan, world.member)  # a member keeps its part of the model
         schedule = find_schedule(plan.schedule, plan.stages_per_rank)
         self._peers = WorldPeers(world, place.tensor, plan.tensor) if plan.tensor > 1 else None
@@ -90,16 +89,8 @@ class TrainingRank:
         assert self._peers is not None
         self._peers.group = tensor
 
-    async def join(self) -> None:
-        """Make the group that computations talk to; before the first of them."""
-        if self._peers is not None:
-            tensor = along(self._plan, self._world.rank, "tensor")
-            self._peers.group = await self._world.group(tensor, "tensor")
-
     async def train(self) -> None:
         """Train to the last step."""
-        if not self._world.is_new:
-            await self.join()
         await train(self._world, self.stage, self.training, self._memory)
         if self._memory is not None:
             await self._memory.end()

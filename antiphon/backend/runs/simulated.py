@@ -16,7 +16,7 @@ from antiphon.backend.stage.stage import TorchStage
 from antiphon.backend.text.tokens import Tokens
 from antiphon.policy.recovery.recovery import RecoveryRule
 from antiphon.program.recover import Progress
-from antiphon.program.step import groups_of
+from antiphon.program.step import groups_of, join_tensor_peers
 from antiphon.program.train import Steps
 from antiphon.simulation.simulated_plan import Ran
 from antiphon.spec.faults import Faults
@@ -132,7 +132,7 @@ def simulate_steps(
 
     async def program(world: SimWorld) -> None:
         of = TrainingRank(world, model, plan, settings, tokens, watches_memory=False)
-        await of.join()
+        await join_tensor_peers(world, plan, of.stage)
         groups = await groups_of(world, plan, of.training.schedule, model.tied_embeddings)
         taken = Steps(world, groups, of.stage, of.training)
         progress = Progress()

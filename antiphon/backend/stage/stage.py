@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from antiphon.backend.model.tensor_parallel import Peers, square_norm, sum_replicated
-from antiphon.backend.stage.buffers import Buffers
 from antiphon.backend.stage.held import COMPUTE_DTYPES, Held, begin_anew, hold
 from antiphon.backend.stage.optimizer import adamw, create_state
 from antiphon.backend.stage.peak_memory import PeakMemory
@@ -27,6 +26,7 @@ from antiphon.policy.pipeline.action import SENDS, Action, Kind
 from antiphon.policy.pipeline.one_forward_one_backward import one_forward_one_backward
 from antiphon.policy.pipeline.passes import last_microbatches
 from antiphon.policy.pipeline.schedule import Schedule
+from antiphon.program.buffers import Buffers
 from antiphon.spec.job import Train
 from antiphon.spec.model import Model
 from antiphon.spec.plan import Plan
@@ -95,7 +95,7 @@ class TorchStage:
         self._update_work = concatenate("update", [each.work.update for each in held])
         self._silent = {stage: _without_milestones(each.work) for stage, each in self.held.items()}
         self._evaluation_works: dict[tuple[int, int], Work] = {}  # by stage, sequences
-        self._buffers = Buffers(self.held, COMPUTE_DTYPES[plan.precision])
+        self._buffers: Buffers[Tensor] = Buffers(self.held)
         self._totals = torch.zeros(2, dtype=torch.float64)
         self._validation = torch.zeros(2, dtype=torch.float64)
         self._microbatches: Sequence[NDArray[np.int64]] = ()
@@ -174,11 +174,11 @@ class TorchStage:
         match action.kind:
             case Kind.FORWARD:
                 given = None if held.is_first else self._buffers.given(action)
-                made = None if held.is_last else self._buffers.make(action, self._shape(action))
+                made = None if held.is_last else self._buffers.make(action, self._empty(action))
                 return partial(self._forward, held, action, given, made)
             case Kind.BACKWARD | Kind.BACKWARD_INPUT:
                 given = None if held.is_last else self._buffers.given(action)
-                made = None if held.is_first else self._buffers.make(action, self._shape(action))
+                made = None if held.is_first else self._buffers.make(action, self._empty(action))
                 return partial(self._backward, held, action, given, made)
         assert action.kind is Kind.BACKWARD_WEIGHT
         return partial(self._backward_weight, held, action)
@@ -191,7 +191,7 @@ class TorchStage:
         """Return the buffer that a message takes from, or fills."""
         if action.kind in SENDS:
             return self._buffers.send(action)
-        return self._buffers.receive(action, self._shape(action))
+        return self._buffers.receive(action, self._empty(action))
 
     @property
     def totals(self) -> Tensor:
@@ -266,7 +266,7 @@ class TorchStage:
         """Free the activations and messages of a step that was broken off."""
 
         def run() -> None:
-            self._buffers = Buffers(self.held, COMPUTE_DTYPES[self._plan.precision])
+            self._buffers.clear()
             self._validation.zero_()
             for each in self.held.values():
                 each.part.drop()
@@ -343,11 +343,12 @@ class TorchStage:
         tokens = torch.from_numpy(self._tokens.batch(self._split, sequences, length))
         return tokens[:, :-1], tokens[:, 1:]
 
-    def _shape(self, action: Action) -> tuple[int, ...]:
-        """The shape of hidden states of a micro-batch."""
+    def _empty(self, action: Action) -> Tensor:
+        """Room for hidden states of a micro-batch."""
         transformer = self.held[action.stage].part.transformer
         sequences = len(self._microbatches[action.microbatch])
-        return transformer.hidden_shape(sequences, self._settings.sequence_length)
+        shape = transformer.hidden_shape(sequences, self._settings.sequence_length)
+        return torch.empty(shape, dtype=COMPUTE_DTYPES[self._plan.precision])
 
     def _evaluation_work(self, action: Action) -> Work:
         """What the forward of a micro-batch needs, which may be smaller than others."""

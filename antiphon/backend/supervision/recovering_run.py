@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from antiphon.backend.network.link_watch import LinkWatch
 from antiphon.backend.network.network import Network
@@ -21,6 +21,7 @@ from antiphon.backend.supervision.roster import Member, Roster
 from antiphon.backend.supervision.supervised_mesh import SupervisedMesh
 from antiphon.backend.transport.channel import Message
 from antiphon.errors import RunError
+from antiphon.policy.recovery.recovery import Outcome
 from antiphon.world.reach import SILENCE_SECONDS
 
 OnNote = Callable[[str, int, dict[str, Any]], None]  # topic, member, facts
@@ -38,7 +39,7 @@ class Heartbeats:
 class Ended:
     """What a run that may lose members came to."""
 
-    outcome: Literal["finished", "recovered", "reported"]
+    outcome: Outcome
     results: Mapping[int, dict[str, Any] | None]  # by member; None: it did not finish
     losses: int  # of members
     reason: str | None = None  # why the recovery rule gave up
@@ -114,7 +115,7 @@ class RecoveringRun:
     def ended(self) -> Ended:
         """What it came to, once it is over."""
         reason = self._mesh.reason
-        outcome: Literal["finished", "recovered", "reported"]
+        outcome: Outcome
         outcome = "reported" if reason is not None else "recovered" if self._losses else "finished"
         results = {member.number: member.result for member in self._roster}
         seconds = tuple(self._mesh.recovery_seconds)

@@ -33,7 +33,11 @@ COMPUTATIONS = (Kind.FORWARD, Kind.BACKWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD_
 SENDS = (Kind.SEND_FORWARD, Kind.SEND_BACKWARD)
 RECEIVES = (Kind.RECEIVE_FORWARD, Kind.RECEIVE_BACKWARD)
 
+Slot = tuple[bool, int, int]  # forward or backward, stage, micro-batch
+
 _OF_MICROBATCH = frozenset({*COMPUTATIONS, *SENDS, *RECEIVES})
+_FORWARDS = (Kind.FORWARD, Kind.SEND_FORWARD, Kind.RECEIVE_FORWARD)
+_ONWARD = (Kind.SEND_FORWARD, Kind.RECEIVE_BACKWARD)  # messages with the stage after
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,16 @@ class Action:
             return f"{self.stage}{self.kind.value}{self.microbatch}"
         bucket = self.bucket if self.kind is Kind.REDUCE else ""
         return f"{self.stage}{self.kind.value}{bucket}"
+
+
+def slot_of(action: Action) -> Slot:
+    """Return what a computation and the messages that it makes or works on have in common."""
+    return action.kind in _FORWARDS, action.stage, action.microbatch
+
+
+def other_stage(message: Action) -> int:
+    """Return the stage at the other end of a message."""
+    return message.stage + 1 if message.kind in _ONWARD else message.stage - 1
 
 
 def forward(stage: int, microbatch: int) -> Action:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
+
+Outcome = Literal["finished", "recovered", "reported"]
+"""Of a run: recovered, to its end, from losses; reported, with why it did not come there."""
 
 
 @dataclass(frozen=True, slots=True)

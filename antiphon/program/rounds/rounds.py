@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from antiphon.kernel.gradient_code import NotDecodable
+from antiphon.policy.recovery.recovery import Outcome
 from antiphon.program.decisions import Decider
 from antiphon.program.learner.learner import Contribution, Learner, State
 from antiphon.program.letters import tell
@@ -25,9 +26,6 @@ from antiphon.world.protocols import EVENTS, Fact, Letter
 from antiphon.world.task import Scope, Task
 
 ROOM = "sync"
-
-Outcome = Literal["finished", "recovered", "reported"]
-"""Of a run; recovered: to its end, though workers were lost."""
 
 Watch = Callable[[int, float, State], bool | None]
 """Told of each update: its job, the seconds since the run began, the model's new state. Returns

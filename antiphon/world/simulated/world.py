@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from antiphon.cost.price import NANOSECONDS
 from antiphon.errors import RunError
-from antiphon.policy.recovery.recovery import RecoveryRule
+from antiphon.policy.recovery.recovery import Outcome, RecoveryRule
 from antiphon.spec.faults import Faults
 from antiphon.world.failure import GaveUp
 from antiphon.world.handle import Handle
@@ -158,7 +158,7 @@ class Simulation:
         )
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> Outcome:
         """``finished`` without a loss, ``recovered`` from losses, or ``reported``."""
         if self.supervisor.reason is not None:
             return "reported"

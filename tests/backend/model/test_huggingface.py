@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,14 +41,6 @@ MODELS = {
     "qwen3": Model(family="qwen3", **{**SHAPE, "head_dim": 12}, query_key_norm=True),
     "qwen3-tied": Model(family="qwen3", **SHAPE, query_key_norm=True, tied_embeddings=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=MODELS)

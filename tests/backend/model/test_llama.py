@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -49,14 +48,6 @@ MODELS = {
     "qwen2": Model(family="qwen2", **SHAPE, qkv_bias=True),
     "qwen3": Model(family="qwen3", **{**SHAPE, "head_dim": 12}, query_key_norm=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=MODELS)
