@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 from antiphon.policy.layout.mesh import Place, along, place_of, rank_at
@@ -51,7 +51,7 @@ class Groups:
     data: Group  # who hold the same part of the model
     replica: Group  # who hold one model together
     tied: Group | None = None  # who hold the tied embedding of one model
-    holder: Callable[[int], int] = lambda _stage: 0  # the rank, of one model, that holds a stage
+    holders: Sequence[int] = ()  # of one model's stages, in order: the rank
     mesh: Group | None = None  # all ranks, where some may be lost: they update together
 
 
@@ -76,16 +76,14 @@ async def groups_of(
     rank_of = shape_of(schedule).rank_of
     stages = plan.pipeline * shape_of(schedule).stages_per_rank
 
-    @cache
-    def holder(stage: int) -> int:
-        return rank_at(plan, Place(place.tensor, place.data, rank_of(stage, plan.pipeline)))
-
-    ends = sorted({holder(0), holder(stages - 1)})
+    places = [rank_of(stage, plan.pipeline) for stage in range(stages)]
+    holders = [rank_at(plan, Place(place.tensor, place.data, each)) for each in places]
+    ends = sorted({holders[0], holders[-1]})
     return Groups(
         data=await world.group(along(plan, world.rank, "data"), "gradients"),
         replica=await world.group(along(plan, world.rank, "tensor", "pipeline"), "replica"),
         tied=await world.group(ends, "tied") if tied and world.rank in ends else None,
-        holder=holder,
+        holders=holders,
         mesh=await world.group(range(plan.ranks), "mesh") if recovers else None,
     )
 
@@ -113,13 +111,18 @@ async def run_actions(
     """
     step = _Step(world, groups, stage, Attempt() if attempt is None else attempt)
     computations, exchanges = step.computations, step.exchanges
-    compute, exchange, messages = world.compute, world.exchange, step.messages
-    work, run = stage.work, stage.run
+    compute, exchange, work, run = world.compute, world.exchange, stage.work, stage.run
+    holders, message = groups.holders, stage.message
     for kind, action, needs, sends, receives in _read(_Same(tuple(actions))):
         if kind is EXCHANGE:
+            sent: list[Message] = []  # by loops: in CPython 3.11 a comprehension is a call
+            received: list[Message] = []
+            for peer, part in sends:
+                sent.append(_message((holders[peer], CHANNEL, message(part))))
+            for peer, part in receives:
+                received.append(_message((holders[peer], CHANNEL, message(part))))
             after = computations[needs] if needs >= 0 else None
-            sent = messages(sends) if sends else ()
-            exchanges.append(exchange(sent, messages(receives) if receives else (), after))
+            exchanges.append(exchange(sent, received, after))
         elif kind in _COMPUTATIONS:
             if needs >= 0:
                 await exchanges[needs]
@@ -144,15 +147,6 @@ class _Step:
         self._stage = stage
         self._ended = 0  # how many of the computations are known to have ended
         self._reducing: list[Handle[None]] = []
-        self._holder, self._message = groups.holder, stage.message
-
-    def messages(self, parts: _Parts) -> Sequence[Message]:
-        """Return what is posted."""
-        holder, message = self._holder, self._message
-        if len(parts) == 1:  # as nearly always
-            peer, part = parts[0]
-            return (_message((holder(peer), CHANNEL, message(part))),)
-        return [_message((holder(peer), CHANNEL, message(part))) for peer, part in parts]
 
     async def carry_out_alone(self, action: Action) -> None:
         """Begin what waits for all before it."""

@@ -64,9 +64,10 @@ class ChargedStage:
         """By stage: the layers of the model that it holds."""
         self.tensors: dict[str, tuple[int, ...]] = {}
         """Shapes of what the rank holds."""
-        # Of computations, by kind and stage; without milestones, unless they complete buckets.
+        # Of the last micro-batch and of others, by kind and stage; with milestones, if they
+        # complete buckets.
         self._completing: dict[tuple[Kind, int], Work] = {}
-        self._silent: dict[tuple[Kind, int], Work] = {}
+        self._others: dict[tuple[Kind, int], Work] = {}
         self._gradients: list[Buffer] = []
         buckets = []
         for stage in stages_of(schedule, place.pipeline, plan.pipeline):
@@ -78,7 +79,8 @@ class ChargedStage:
             self.works[stage] = work
             for kind, each in _by_kind(work).items():
                 self._completing[kind, stage] = each
-                self._silent[kind, stage] = replace(each, milestones=())
+                completes = plan.reduce_every_micro_batch
+                self._others[kind, stage] = each if completes else replace(each, milestones=())
             buckets.append(len(names))
             self.layers[stage] = held
             self.tensors |= tensors
@@ -92,7 +94,10 @@ class ChargedStage:
         works = self.works.values()
         self._update = concatenate("update", [work.update for work in works])
         norm = concatenate("norm", [work.norm for work in works])
-        self._whole = {Kind.NORM: norm, Kind.UPDATE: self._update}  # of all stages together
+        for stage in self.works:  # these are of all stages together
+            whole = {(Kind.NORM, stage): norm, (Kind.UPDATE, stage): self._update}
+            self._completing |= whole
+            self._others |= whole
         tokens = settings.sequence_length // plan.tensor  # of a sequence, the rank's own
         self._sequence_nbytes = ITEMSIZE[plan.precision] * tokens * model.hidden
         self._sequences: list[int] = []  # in each micro-batch
@@ -104,7 +109,6 @@ class ChargedStage:
         self._snapshot = self._snapshot_work(model, plan, 2 * state.nbytes)
         self._last_of = partial(last_microbatches, schedule, place.pipeline, plan.pipeline)
         self._last = self._last_of(plan.micro_batches)
-        self._reduces_every = plan.reduce_every_micro_batch
         self._evaluates = False
         self._facts = model, plan, settings
         self._evaluations: dict[tuple[int, int], Work] = {}  # by stage, sequences
@@ -135,9 +139,8 @@ class ChargedStage:
         kind, stage = action.kind, action.stage
         if self._evaluates and kind is _FORWARD:
             return self._evaluation(action)
-        completes = self._reduces_every or action.microbatch == self._last.get(stage)
-        work = (self._completing if completes else self._silent).get((kind, stage))
-        return self._whole[kind] if work is None else work
+        is_last = action.microbatch == self._last.get(stage)
+        return (self._completing if is_last else self._others)[kind, stage]
 
     def run(self, action: Action) -> None:
         """Nothing is carried out."""

@@ -24,7 +24,7 @@ class Handle(Generic[T]):
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self._waiting: Callable[[], None] | list[Callable[[], None]] | None = None  # few have many
+        self._waiting: Callable[[], None] | None = None
         self._error: BaseException | None = None
         self._result: T | None = None
         self._settled = False
@@ -70,19 +70,18 @@ class Handle(Generic[T]):
             self._settled = True
             waiting = self._waiting
             if waiting is not None:
-                if isinstance(waiting, list):
-                    self._call_back()
-                else:  # as nearly always
-                    self._waiting = None
-                    waiting()
+                self._waiting = None
+                waiting()
 
     def fail(self, error: BaseException) -> None:
         """Mark it failed and wake who waits."""
         if not self._settled:
             self._error = error
             self._settled = True
-            if self._waiting is not None:
-                self._call_back()
+            waiting = self._waiting
+            if waiting is not None:
+                self._waiting = None
+                waiting()
 
     def cancel(self) -> None:
         """Want it no more: it fails with ActionCancelled, unless it is settled.
@@ -97,10 +96,10 @@ class Handle(Generic[T]):
             callback()
         elif self._waiting is None:
             self._waiting = callback
-        elif isinstance(self._waiting, list):
+        elif isinstance(self._waiting, _Several):
             self._waiting.append(callback)
         else:
-            self._waiting = [self._waiting, callback]
+            self._waiting = _Several((self._waiting, callback))
 
     def __await__(self) -> Generator[Handle[Any], None, T]:
         if not self._settled:
@@ -113,13 +112,13 @@ class Handle(Generic[T]):
         state = "failed" if self._error else "done" if self._settled else "pending"
         return f"<{type(self).__name__} {self.name!r} {state}>"
 
-    def _call_back(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if isinstance(waiting, list):
-            for callback in waiting:
-                callback()
-        elif waiting is not None:
-            waiting()
+
+class _Several(list[Callable[[], None]]):
+    """Callbacks of a handle that several wait for, as one: few have more."""
+
+    def __call__(self) -> None:
+        for callback in self:
+            callback()
 
 
 async def all_done(handles: Iterable[Handle[Any]]) -> None:

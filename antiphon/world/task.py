@@ -132,9 +132,10 @@ class Trampoline:
         while ready:
             self._current = task = ready.popleft()
             task.advance()
-            self._current = None
             if suspended is not None:
+                self._current = None
                 suspended()
+        self._current = None
 
 
 class Scope:

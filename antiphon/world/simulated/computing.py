@@ -48,7 +48,7 @@ class Isolation(Protocol):
 class Computed(Run):
     """A computation that is carried out."""
 
-    __slots__ = ("computed", "cursor", "is_done", "late", "rank", "run")
+    __slots__ = ("cursor", "is_done", "late", "rank", "run")
 
     def __init__(
         self,
@@ -62,7 +62,6 @@ class Computed(Run):
         self.rank = rank
         self.run = run
         self.cursor = WorkCursor(work)
-        self.computed = None
         self.is_done = run is None
         self.late: Callable[[], None] | None = None  # what was due before the run came to it
 
@@ -129,11 +128,12 @@ class ComputingLane(ComputeLane):
             run.late = None
             late()
 
-    def _begin(self, run: Run) -> None:
+    def submit(self, run: Run) -> None:
+        """Queue a computation, or have it carried out."""
         assert isinstance(run, Computed)
-        if run.run is not None:
+        super().submit(run)
+        if self._running is run and run.run is not None:
             self._begun(run, self)
-        super()._begin(run)
 
     def _advance(self, plan: int) -> None:
         run = self._running

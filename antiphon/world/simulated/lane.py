@@ -18,9 +18,7 @@ COMPUTED: Final = int(Did.COMPUTE)
 class Run(Computation[Any]):
     """One computation on its lane."""
 
-    __slots__ = ("number", "priced")
-    computed: Any = None
-    """What it yields, where it is carried out."""
+    __slots__ = ("computed", "number", "priced")
 
     def __init__(self, work: Work, priced: Priced, number: int) -> None:
         if work.milestones:
@@ -32,6 +30,7 @@ class Run(Computation[Any]):
             self._milestones = NO_MILESTONES
         self.priced = priced
         self.number = number
+        self.computed: Any = None  # what it yields, where it is carried out
 
 
 class ComputeLane:
@@ -40,8 +39,8 @@ class ComputeLane:
     def __init__(self, rank: int, queue: EventQueue, log: EventLog, contention: float) -> None:
         self.rank = rank
         self._queue = queue
-        self._at, self._advanced = queue.at, self._advance  # bound once
-        self._add = log.add_packed
+        self._advanced = self._advance  # bound once
+        self._done = log.columns
         self._contention = contention
         self._waiting: deque[Run] = deque()
         self._windows: list[Window] = []
@@ -56,12 +55,21 @@ class ComputeLane:
 
     def submit(self, run: Run) -> None:
         """Queue a computation; it begins at once if the lane is free."""
-        if self._running is None and not run._settled:
-            self._begin(run)
+        if self._running is not None:
+            self._waiting.append(run)
             return
-        self._waiting.append(run)
-        if self._running is None:
-            self._begin_next()
+        if run._settled:  # it is not wanted any more
+            self._drop(run)
+            return
+        self._running = run
+        self._began = self._reached = now = self._queue.now
+        self._passed = self._progress = 0
+        priced = run.priced
+        if priced.milestones or self._windows:
+            self._plan(run)
+        else:
+            self._plans = plan = self._plans + 1
+            self._queue.at(now + priced.nanoseconds, self.rank, run.number, self._advanced, plan)
 
     def contend(self, begin: int, end: int) -> None:
         """Be slowed by a collective that goes on from ``begin``, not earlier than now."""
@@ -99,17 +107,6 @@ class ComputeLane:
             self._reached = now
             self._plan(run)
 
-    def _begin(self, run: Run) -> None:
-        self._running = run
-        self._began = self._reached = now = self._queue.now
-        self._passed = self._progress = 0
-        priced = run.priced
-        if priced.milestones or self._windows:
-            self._plan(run)
-        else:
-            self._plans = plan = self._plans + 1
-            self._at(now + priced.nanoseconds, self.rank, run.number, self._advanced, plan)
-
     def _plan(self, run: Run) -> None:
         """Have the next milestone passed, or the computation ended, when it is done so far."""
         left = self._target(run) - self._progress
@@ -117,7 +114,7 @@ class ComputeLane:
         if self._windows:
             time = time_after(self._reached, left, self._windows, self._contention)
         self._plans = plan = self._plans + 1
-        self._at(time, self.rank, run.number, self._advanced, plan)
+        self._queue.at(time, self.rank, run.number, self._advanced, plan)
 
     def _target(self, run: Run) -> int:
         """Return the nanoseconds of work up to what it does next."""
@@ -132,10 +129,11 @@ class ComputeLane:
             return
         milestones = run.priced.milestones
         if not milestones or self._passed == len(milestones):
-            self._add(pack(self._began, self._queue.now, self.rank, run.number, COMPUTED, 0))
+            entry = pack(self._began, self._queue.now, self.rank, run.number, COMPUTED, 0)
+            self._done.frombytes(entry)
             self._running = None
-            if self._waiting:
-                self._begin_next()
+            while self._waiting and self._running is None:
+                self.submit(self._waiting.popleft())
             run.settle(run.computed)
             return
         name = milestones[self._passed][1]
@@ -144,13 +142,8 @@ class ComputeLane:
         self._plan(run)
         run.milestone(name).settle(None)
 
-    def _begin_next(self) -> None:
-        """Begin the first that is still wanted."""
-        while self._waiting:
-            run = self._waiting.popleft()
-            error = run.error
-            if error is None:
-                self._begin(run)
-                return
-            for milestone in run.milestones.values():
-                milestone.fail(error)
+    def _drop(self, run: Run) -> None:
+        """Leave out a computation that was cancelled before it began."""
+        assert run.error is not None
+        for milestone in run.milestones.values():
+            milestone.fail(run.error)

@@ -54,22 +54,26 @@ class EventLog:
     def __init__(self, seed: int) -> None:
         self._key = key_of(seed)
         self.columns: array[int] = array("q")
-        """Entries one after another, flat, in the order in which they were found out."""
-        self.add_packed: Final = self.columns.frombytes
-        """Record an action that ``pack`` has packed."""
+        """Entries one after another, flat, in the order in which they were found out: an engine
+        adds what ``pack`` has packed by ``frombytes``."""
 
     def __len__(self) -> int:
         return len(self.columns) // WIDTH
 
     def add(self, begin: int, end: int, rank: int, number: int, did: int, nbytes: int) -> None:
         """Record an action."""
-        self.add_packed(pack(begin, end, rank, number, did, nbytes))
+        self.columns.frombytes(pack(begin, end, rank, number, did, nbytes))
 
     def entries(self) -> NDArray[np.int64]:
         """Return (actions, fields of Entry), by end, ties in the order drawn from the seed."""
         table = np.array(self.columns, np.int64).reshape(-1, WIDTH)
         end, rank, number = table[:, 1], table[:, 2], table[:, 3]
-        return table[np.lexsort((tie_column(self._key, end, rank, number), end))]
+        by_end, by_tie = np.argsort(end), np.argsort(tie_column(self._key, end, rank, number))
+        ends = end[by_end]
+        place = np.empty((2, len(table)), np.int64)
+        place[0, by_end] = np.concatenate([[0], np.cumsum(ends[1:] != ends[:-1])])
+        place[1, by_tie] = np.arange(len(table))
+        return table[np.argsort(place[0] * len(table) + place[1])]
 
     def hash(self) -> str:
         """Return the SHA-256 of the entries in order, each packed as six 64-bit integers."""

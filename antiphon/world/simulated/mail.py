@@ -156,7 +156,7 @@ class Mail:
     ) -> None:
         """``uses``: what each channel carries, which exchanges have a part in."""
         self._queue = queue
-        self._add = log.add_packed
+        self._done = log.columns
         self._prices = prices
         self._uses = uses
         self._links: dict[tuple[int, int], Link] = {}
@@ -274,7 +274,8 @@ class Mail:
         """Let the link's next letter arrive: of several at one time, the one that left first."""
         flying = link.flying.popleft()
         now = self._queue.now
-        self._add(pack(flying.began, now, link.source, flying.number, SEND, flying.nbytes))
+        entry = pack(flying.began, now, link.source, flying.number, SEND, flying.nbytes)
+        self._done.frombytes(entry)
         flying.sent.settle(None)
         self._deliver(flying.box, flying.letter)
         if link.is_ending and not link.flying:
@@ -299,13 +300,13 @@ class Mail:
 
     def _receive(self, receiving: Receiving, letter: Letter) -> None:
         now, member, number = self._queue.now, receiving.member, receiving.number
-        self._add(pack(receiving.asked, now, member, number, RECEIVE, letter.source))
+        self._done.frombytes(pack(receiving.asked, now, member, number, RECEIVE, letter.source))
         receiving.settle(letter)
 
     def _pass_deadline(self, receiving: Receiving) -> None:
         if not receiving.is_settled:
             now, member, number = self._queue.now, receiving.member, receiving.number
-            self._add(pack(receiving.asked, now, member, number, RECEIVE, NOBODY))
+            self._done.frombytes(pack(receiving.asked, now, member, number, RECEIVE, NOBODY))
             receiving.fail(DeadlinePassed(f"no letter came on `{receiving.channel}`"))
 
     def _nanoseconds(self, link: Link, nbytes: int) -> int:

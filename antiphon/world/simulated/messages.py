@@ -22,6 +22,7 @@ from antiphon.world.simulated.prices import Prices
 from antiphon.world.simulated.queue import Call, EventQueue
 
 EXCHANGE: Final = int(Did.EXCHANGE)
+NEVER: Final = 2**63 - 1
 
 Ends = tuple[int, int]
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -36,31 +37,41 @@ class Posted(Handle[None]):
     """An exchange that a rank has posted."""
 
     __slots__ = ("began", "is_ready", "messages", "missing", "number", "rank", "shape")
+    name = "exchange"
 
     def __init__(self, rank: int, number: int, shape: Shape) -> None:
-        self.name = "exchange"  # as `Handle.__init__` does, without a call
-        self._waiting = self._error = self._result = None
+        self._waiting = self._error = self._result = None  # `Handle.__init__`, without a call
         self._settled = False
         self.rank = rank
         self.number = number
         self.shape = shape
         self.is_ready = False
         self.missing = shape.count  # parts that have not arrived
-        self.began = -1  # when its first part began
+        self.began = NEVER  # when its first part began
         self.messages: tuple[Sequence[Message], Sequence[Message]] | None = None  # with content
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a part of it will never arrive."""
+        return self.missing > self.shape.count
 
 
 class Line:
     """What a rank has for one peer over one channel."""
 
-    __slots__ = ("channel", "duration", "end", "rank", "sizes")
+    __slots__ = ("channel", "duration", "other", "rank", "sizes")
 
     def __init__(self, channel: Channel, rank: int, sizes: Sizes) -> None:
         self.channel = channel
         self.rank = rank
-        self.end = int(rank != channel.ends[0])
         self.sizes = sizes
+        self.other: Line | None = None  # of the peer, that it has met
         self.duration = -1  # of the messages, once it has been asked for
+
+    @property
+    def peer(self) -> int:
+        """The other end."""
+        return next(end for end in self.channel.ends if end != self.rank)
 
 
 class Shape:
@@ -75,9 +86,14 @@ class Shape:
         self.nbytes = sum(sum(line.sizes[0]) for line in lines)  # sent
         self.received = sum(len(line.sizes[1]) for line in lines)  # messages
 
+    def line(self, channel: Channel) -> Line:
+        """Return the one over a channel."""
+        return self.lines[self.channels.index(channel)]
 
-Part = tuple[Posted, int, Line]
-"""What an exchange has for one peer over one channel, and its place among all such of its rank."""
+
+Meeting = tuple[Posted, Posted, Line, int]
+"""Two exchanges that have something for each other, what the first one has, and at which place
+among all between the two ends. The argument of the event of its arrival."""
 
 
 class Channel:
@@ -86,9 +102,9 @@ class Channel:
     def __init__(self, name: str, ends: Ends) -> None:
         self.name = name
         self.ends = ends
-        self.counts = [0, 0]  # posts, by end
-        self.unmet: deque[Part] = deque()  # posted at one end alone
-        self.met: deque[tuple[Part, Part]] = deque()  # on both, not under way yet
+        self.meetings = 0  # so far
+        self.unmet: deque[Posted] = deque()  # at one end alone
+        self.met: deque[Meeting] = deque()  # not under way yet
         self.free = 0  # when the last one that is under way has arrived
 
 
@@ -100,14 +116,14 @@ class Exchanges:
     ) -> None:
         """``uses``: what each channel carries, which mail has a part in."""
         self._queue = queue
-        self._at, self._arrived = queue.at, self._arrive  # bound once
-        self._add = log.add_packed
+        self._key = queue.key
+        self._arrived, self._made = self._arrive, self._ready  # bound once
+        self._done = log.columns
         self._prices = prices
         self._uses = uses
         self._channels: dict[tuple[int, int, str], Channel] = {}
         self._lines: dict[tuple[int, int, str, Sizes], Line] = {}  # by rank, peer, channel
-        # by rank, peer, channel and bytes of one message out and one in (-1: none)
-        self._shapes: dict[tuple[int, int, str, int, int], Shape] = {}
+        self._shapes: dict[tuple[object, ...], Shape] = {}  # by rank, and what its messages are
         self.arrows: list[Arrow] | None = None  # kept where a trace is asked for
         self.contend: Contend | None = None  # set where messages slow what is computed beside them
         self.have_content = False  # whether payloads are buffers, to be copied
@@ -122,61 +138,61 @@ class Exchanges:
         after: Handle[Any] | None,
     ) -> Posted:
         """Post one exchange of ``rank``. Raises RunError where it does not meet the other end's."""
-        shape = self._usual_shape(rank, sends, receives) or self._shape(rank, sends, receives)
+        shape = self._usual_shape(rank, sends, receives)
         posted = Posted(rank, number, shape)
         if self.have_content:
             posted.messages = sends, receives
         for line in shape.lines:
-            self._meet(posted, line)
+            unmet = line.channel.unmet
+            if not unmet or unmet[0].rank == rank:
+                unmet.append(posted)
+            else:
+                self._meet(unmet.popleft(), posted, line)
         if after is None:
             self._ready(posted, None)
         else:
-            after.on_settled(partial(self._ready, posted, after))
+            after.on_settled(partial(self._made, posted, after))
         return posted
 
     def open(self) -> Iterator[tuple[int, str]]:
         """Yield (rank, words) of what is posted and not under way: who waits for whom."""
         for channel in dict.fromkeys(self._channels.values()):  # each stands there twice
-            for part in channel.unmet:
-                yield part[0].rank, f"{_words(channel, part)}, which does not post it"
-            for pair in channel.met:
-                for part, other in (pair, pair[::-1]):
-                    if part[0].is_ready and not other[0].is_ready:
-                        yield part[0].rank, f"{_words(channel, part)}, whose message is not made"
+            for place, posted in enumerate(channel.unmet, channel.meetings):
+                what = _words(posted.shape.line(channel), place)
+                yield posted.rank, f"{what}, which does not post it"
+            for first, second, _, place in channel.met:
+                for posted, other in ((first, second), (second, first)):
+                    if posted.is_ready and not other.is_ready:
+                        what = _words(posted.shape.line(channel), place)
+                        yield posted.rank, f"{what}, whose message is not made"
 
     def lose(self, member: int, is_kept: Callable[[int, int], bool]) -> None:
         """Drop what a member posted that is gone. What is under way between it and another arrives
         there where ``is_kept(member, number)`` says so of the other's action.
         """
-        ends = {channel for (one, _, _), channel in self._channels.items() if one == member}
+        channels = {channel for (one, _, _), channel in self._channels.items() if one == member}
 
-        def is_lost(call: Call, posted: Any) -> bool:
-            if call != self._arrive or ends.isdisjoint(posted.shape.channels):
+        def is_lost(posted: Posted, channel: Channel) -> bool:
+            if channel not in channels:
                 return False
             return posted.rank == member or not is_kept(posted.rank, posted.number)
 
-        self._stranded += [event[4] for event in self._queue.remove(is_lost)]
-        for channel in ends:
-            pairs = [(one[0], other[0]) for one, other in channel.met]
-            self._stranded += [posted for pair in pairs for posted in pair]
+        self._stranded += self._take_out(is_lost)
+        for channel in channels:
+            self._stranded += [posted for meeting in channel.met for posted in meeting[:2]]
             channel.met.clear()
-            channel.unmet = deque(part for part in channel.unmet if part[0].rank != member)
+            channel.unmet = deque(posted for posted in channel.unmet if posted.rank != member)
 
     def fail(self, member: int, error: Callable[[], Exception]) -> int:
         """Fail all that ``member`` has posted; return how many messages to it will not arrive.
 
         What it has sent stays: it may still meet the other end.
         """
-        late = self._queue.remove(
-            lambda call, posted: call == self._arrive and posted.rank == member
-        )
-        flying = dict.fromkeys(event[4] for event in late if not event[4].is_settled)
-        parts = [
-            part
-            for channel in dict.fromkeys(self._channels.values())
-            for part in (*channel.unmet, *(part for pair in channel.met for part in pair))
-        ]
-        posts = (*flying, *self._stranded, *(part[0] for part in parts))
+        late = self._take_out(lambda posted, _: posted.rank == member)
+        flying = dict.fromkeys(posted for posted in late if not posted.is_settled)
+        posts = [*flying, *self._stranded]
+        for channel in dict.fromkeys(self._channels.values()):
+            posts += [*channel.unmet, *(one for meeting in channel.met for one in meeting[:2])]
         for posted in [each for each in posts if each.rank == member]:
             posted.fail(error())
         return sum(posted.shape.received for posted in flying)
@@ -189,8 +205,12 @@ class Exchanges:
     def forget(self) -> int:
         """Begin anew, in a new epoch; return how many messages of the old one are dropped."""
         channels = dict.fromkeys(self._channels.values())
-        unmet = [part for channel in channels for part in channel.unmet]
-        stale = sum(len(line.sizes[0]) for posted, _, line in unmet if posted.is_ready)
+        stale = sum(
+            len(posted.shape.line(channel).sizes[0])
+            for channel in channels
+            for posted in channel.unmet
+            if posted.is_ready
+        )
         self._channels.clear()
         self._lines.clear()
         self._shapes.clear()
@@ -222,30 +242,17 @@ class Exchanges:
 
     def _usual_shape(
         self, rank: int, sends: Sequence[Message], receives: Sequence[Message]
-    ) -> Shape | None:
-        """Return that of nearly all exchanges: at most one message each way, with one peer.
-
-        None where this one has more.
-        """
-        sent = received = -1
-        if len(sends) == 1:
-            message = sends[0]
-            peer, name = message[0], message[1]  # faster than to unpack one, or to ask by name
-            sent = message[2].nbytes
-            if len(receives) == 1:
-                message = receives[0]
-                if message[0] != peer or message[1] != name:
-                    return None
-                received = message[2].nbytes
-            elif receives:
-                return None
-        elif sends or len(receives) != 1:
-            return None
+    ) -> Shape:
+        """Return the one that has been found before, if there is at most one message each way."""
+        key: tuple[object, ...]
+        if len(sends) == 1 and len(receives) == 1:
+            out, back = sends[0], receives[0]  # to index is faster than to unpack or ask by name
+            key = rank, out[0], out[1], out[2].nbytes, back[0], back[1], back[2].nbytes
+        elif len(sends) + len(receives) == 1:
+            message = sends[0] if sends else receives[0]
+            key = rank, message[0], message[1], message[2].nbytes, bool(sends)
         else:
-            message = receives[0]
-            peer, name = message[0], message[1]
-            received = message[2].nbytes
-        key = rank, peer, name, sent, received
+            return self._shape(rank, sends, receives)
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = self._shape(rank, sends, receives)
@@ -263,45 +270,44 @@ class Exchanges:
             line = self._lines[key] = Line(channel, rank, sizes)
         return line
 
-    def _meet(self, posted: Posted, line: Line) -> None:
+    def _meet(self, first: Posted, second: Posted, line: Line) -> None:
         """Let the post at one end meet that at the same place of the other's."""
-        channel, end = line.channel, line.end
-        counts = channel.counts
-        part = posted, counts[end], line
-        counts[end] += 1
-        unmet = channel.unmet
-        if not unmet or unmet[0][2].end == end:
-            unmet.append(part)
-            return
-        other = unmet.popleft()
-        theirs, ours = other[2].sizes, line.sizes
-        if theirs[0] != ours[1] or theirs[1] != ours[0]:
-            raise RunError(
-                f"messages do not meet: {_words(channel, other)}; {_words(channel, part)}",
-                "post the same messages in the same order on both ends",
-            )
-        channel.met.append((other, part))
+        channel = line.channel
+        theirs = line.other
+        if theirs is None or theirs not in first.shape.lines:
+            theirs = first.shape.line(channel)
+            if theirs.sizes != line.sizes[::-1]:
+                place = channel.meetings
+                raise RunError(
+                    f"messages do not meet: {_words(theirs, place)}; {_words(line, place)}",
+                    "post the same messages in the same order on both ends",
+                )
+            line.other = theirs
+        channel.met.append((first, second, theirs, channel.meetings))
+        channel.meetings += 1
 
     def _start(self, channel: Channel) -> None:
         """Begin what has met and is ready, in order."""
-        met = channel.met
+        queue, met = self._queue, channel.met
         while met:
-            (one, _, line), (other, _, _) = met[0]
+            meeting = met[0]
+            one, other, line, _ = meeting
             if not (one.is_ready and other.is_ready):
                 return
             met.popleft()
             if self.have_content:
                 _deliver(one, other, channel.name)
                 _deliver(other, one, channel.name)
-            begin = self._queue.now
+            begin = queue.now
             if channel.free > begin:
                 begin = channel.free
             duration = line.duration if line.duration >= 0 else self._duration(line)
             end = channel.free = begin + duration
-            for posted in (one, other):
-                if posted.began < 0 or begin < posted.began:
-                    posted.began = begin
-                self._at(end, posted.rank, posted.number, self._arrived, posted)
+            if begin < one.began:
+                one.began = begin
+            if begin < other.began:
+                other.began = begin
+            queue.at(end, one.rank, one.number, self._arrived, meeting)
             if self.contend is not None:
                 self.contend(one.rank, begin, end)
                 self.contend(other.rank, begin, end)
@@ -310,19 +316,41 @@ class Exchanges:
 
     def _duration(self, line: Line) -> int:
         """How long messages between two ranks take, in both directions at once."""
-        source, target = line.rank, line.channel.ends[1 - line.end]
+        source, target = line.rank, line.peer
         price = self._prices.message
         onward = sum(price(source, target, nbytes) for nbytes in line.sizes[0])
         back = sum(price(target, source, nbytes) for nbytes in line.sizes[1])
         line.duration = max(onward, back)
         return line.duration
 
-    def _arrive(self, posted: Posted) -> None:
-        posted.missing -= 1
-        if posted.missing == 0 and not posted._settled:
-            now, nbytes = self._queue.now, posted.shape.nbytes
-            self._add(pack(posted.began, now, posted.rank, posted.number, EXCHANGE, nbytes))
-            posted.settle(None)
+    def _arrive(self, meeting: Meeting) -> None:
+        """Let both ends go on, in the order drawn from the seed."""
+        one, other, _, _ = meeting
+        now = self._queue.now
+        is_first = hash((self._key, now, one.rank, one.number)) & 1  # `ties.tie`, without a call
+        for posted in (one, other) if is_first else (other, one):
+            posted.missing -= 1
+            if posted.missing == 0 and not posted._settled:
+                nbytes = posted.shape.nbytes
+                entry = pack(posted.began, now, posted.rank, posted.number, EXCHANGE, nbytes)
+                self._done.frombytes(entry)
+                posted.settle(None)
+
+    def _take_out(self, is_meant: Callable[[Posted, Channel], bool]) -> list[Posted]:
+        """Have what is under way not arrive at posts that are meant; return these."""
+        found: list[Posted] = []
+        for _, _, _, call, argument in self._queue.events():
+            if call == self._arrived:
+                one, other, line, _ = argument
+                found += [each for each in (one, other) if is_meant(each, line.channel)]
+        for posted in found:
+            posted.missing = NEVER
+
+        def is_over(call: Call, argument: Any) -> bool:
+            return call == self._arrived and argument[0].is_lost and argument[1].is_lost
+
+        self._queue.remove(is_over)
+        return found
 
     def _draw(self, one: Posted, other: Posted, sizes: Sizes, begin: int, end: int) -> None:
         """Keep an arrow for each direction in which something is sent."""
@@ -358,16 +386,14 @@ def _deliver(source: Posted, target: Posted, channel: str) -> None:
         copy(payload, buffer)
 
 
-def _words(channel: Channel, part: Part) -> str:
+def _words(line: Line, place: int) -> str:
     """Say what was posted."""
-    posted, place, line = part
-    peer = channel.ends[1 - line.end]
     directions = [
-        f"{what} {peer} ({', '.join(map(str, sizes))} bytes)"
+        f"{what} {line.peer} ({', '.join(map(str, sizes))} bytes)"
         for what, sizes in zip(("sends to", "receives from"), line.sizes, strict=True)
         if sizes
     ]
     return (
-        f"rank {posted.rank} {' and '.join(directions)} "
-        f"on `{channel.name}`, its post {place + 1} there"
+        f"rank {line.rank} {' and '.join(directions)} "
+        f"on `{line.channel.name}`, its post {place + 1} there"
     )

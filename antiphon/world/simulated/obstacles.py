@@ -13,7 +13,7 @@ from typing import Any
 from antiphon.world.handle import Handle
 from antiphon.world.simulated.collectives import CollectiveLane
 from antiphon.world.simulated.mail import Link
-from antiphon.world.simulated.messages import Exchanges, Posted
+from antiphon.world.simulated.messages import Exchanges
 from antiphon.world.simulated.queue import Call, Event, EventQueue
 from antiphon.world.simulated.ties import tie
 
@@ -62,12 +62,13 @@ class ObstructedQueue(EventQueue):
 
     def at(self, time: int, rank: int, number: int, call: Call, argument: Any) -> None:
         """Have ``call(argument)`` made at ``time``, or later if it is held up."""
+        assert time >= self.now, f"{time} ns has passed: it is {self.now} ns"
         obstacle = self._between(call, argument) if self.obstacles else None
         if obstacle is None:
             super().at(time, rank, number, call, argument)
         else:
             self._pushed += 1
-            place = tie(self._key, time, rank, number)
+            place = tie(self.key, time, rank, number)
             self._hold(obstacle, time - self.now, (time, place, self._pushed, call, argument))
 
     def obstruct(self, obstacle: Obstacle) -> None:
@@ -85,6 +86,11 @@ class ObstructedQueue(EventQueue):
                 self.put_back(event, self.now + left)
             else:
                 self._hold(another, left, event)
+
+    def events(self) -> list[Event]:
+        """Return all that is to happen, and then what is held up."""
+        held = [event for obstacle in self.obstacles for _, event in obstacle.held]
+        return [*super().events(), *held]
 
     def remove(self, is_meant: Callable[[Call, Any], bool]) -> list[Event]:
         """Take out the events that are meant, held ones too."""
@@ -111,9 +117,7 @@ class ObstructedQueue(EventQueue):
         """
         for obstacle in self.obstacles:
             for _, (_, _, _, call, argument) in obstacle.held:
-                waiting = _waiting(call, argument)
-                if waiting is not None:
-                    member, what = waiting
+                for member, what in _waiting(call, argument):
                     yield member, f"member {member} waits for {what}: {obstacle.words}"
 
     def letters(self) -> Iterator[str]:
@@ -136,23 +140,31 @@ class ObstructedQueue(EventQueue):
         if obstacle.is_standstill:
             return
         _, _, _, call, argument = event
-        if isinstance(argument, Posted):
-            self.on_held(parties(call, argument), argument)
+        if _is_meeting(call):
+            for posted in argument[:2]:
+                self.on_held(parties(call, argument), posted)
         elif isinstance(argument, Link):
             self.on_held(parties(call, argument), argument.flying[-1].sent)
         elif isinstance(argument, tuple):
             self.on_held(parties(call, argument), argument[1])
 
 
-def _waiting(call: Call, argument: Any) -> tuple[int, str] | None:
-    """Return who waits for an event that is held up, and for what; None where nobody does."""
+def _waiting(call: Call, argument: Any) -> Iterator[tuple[int, str]]:
+    """Yield who waits for an event that is held up, and for what."""
     if isinstance(argument, Link):
-        if not _is_awaited(argument):
-            return None
-        return argument.source, f"its letter to member {argument.target} to arrive"
-    posted = argument if isinstance(argument, Posted) else argument[1]
-    member = posted.rank if isinstance(posted, Posted) else posted.member
-    return member, f"members {sorted({*parties(call, argument)} - {member})} ({posted.name})"
+        if _is_awaited(argument):
+            yield argument.source, f"its letter to member {argument.target} to arrive"
+        return
+    if _is_meeting(call):
+        waiting = [(posted.rank, posted.name) for posted in argument[:2]]
+    else:
+        waiting = [(argument[1].member, argument[1].name)]
+    for member, name in waiting:
+        yield member, f"members {sorted({*parties(call, argument)} - {member})} ({name})"
+
+
+def _is_meeting(call: Call) -> bool:
+    return isinstance(getattr(call, "__self__", None), Exchanges)
 
 
 def _is_awaited(link: Link) -> bool:
@@ -164,7 +176,8 @@ def parties(call: Call, argument: Any) -> Sequence[int]:
     """Return the members that an event needs; none where nothing can hold it up."""
     engine = getattr(call, "__self__", None)
     if isinstance(engine, Exchanges):
-        return [end for channel in argument.shape.channels for end in channel.ends]
+        one, other, _, _ = argument
+        return one.rank, other.rank
     if isinstance(engine, CollectiveLane):
         return [joined.member for joined in argument[0].joined]
     return (argument.source, argument.target) if isinstance(argument, Link) else ()

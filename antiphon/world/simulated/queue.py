@@ -18,7 +18,7 @@ class EventQueue:
 
     def __init__(self, seed: int) -> None:
         self.now = 0  # nanoseconds
-        self._key = key_of(seed)
+        self.key = key_of(seed)
         self._pushed = 0
         self.heap: list[Event] = []
 
@@ -27,9 +27,8 @@ class EventQueue:
 
     def at(self, time: int, rank: int, number: int, call: Call, argument: Any) -> None:
         """Have ``call(argument)`` made at ``time``, for action ``number`` of ``rank``."""
-        assert time >= self.now, f"{time} ns has passed: it is {self.now} ns"
         self._pushed = pushed = self._pushed + 1
-        tie = hash((self._key, time, rank, number))  # `ties.tie`, without the time of a call
+        tie = hash((self.key, time, rank, number))  # `ties.tie`, without the time of a call
         heappush(self.heap, (time, tie, pushed, call, argument))
 
     def next(self) -> bool:
@@ -47,6 +46,10 @@ class EventQueue:
     def letters(self) -> Iterator[str]:
         """Name the letters that are held up: none are here."""
         return iter(())
+
+    def events(self) -> list[Event]:
+        """Return all that is to happen, in order; what is held up comes last."""
+        return sorted(self.heap)
 
     def remove(self, is_meant: Callable[[Call, Any], bool]) -> list[Event]:
         """Take out the events that are meant, and return them in their order.

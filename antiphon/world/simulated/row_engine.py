@@ -81,7 +81,7 @@ class RowEngine:
 
     def _advance(self, rank: _Rank) -> None:
         """Go on with ``rank`` until it waits for what is not known yet, or has ended."""
-        rows, add = rank.rows, self.log.add_packed
+        rows, add = rank.rows, self.log.columns.frombytes
         while True:
             row: Any = rows[rank.position]
             op = row[-1]
@@ -193,7 +193,7 @@ class RowEngine:
             if partial.missing:
                 return
         rank.arrivals[place] = end
-        self.log.add_packed(pack(begin, end, rank.rank, rank.base + number, 1, nbytes))
+        self.log.columns.frombytes(pack(begin, end, rank.rank, rank.base + number, 1, nbytes))
         if rank.is_blocked:
             self._wake(rank)
 

@@ -217,13 +217,16 @@ class Simulation:
         self.decisions.append(json.dumps(entry))
 
     def _run_charged(self, failures: Sequence[BaseException]) -> None:
-        queue, ready, turn, injector = self.queue, self.trampoline.ready, self._turn, self._injector
-        heap = queue.heap
+        queue, asked, injector = self.queue, self.asked, self._injector
+        heap, ready, run_ready = queue.heap, self.trampoline.ready, self.trampoline.run_ready
         while heap and not failures:
             queue.now, _, _, call, argument = heappop(heap)  # `queue.next`, without a call
             call(argument)
-            if ready:
-                turn()
+            if ready:  # `_turn`, without a call
+                run_ready()
+                for lane, run in asked:
+                    lane.submit(run)
+                asked.clear()
             if injector is not None:
                 self._stop_faults(injector)
                 if self._end_if_stuck():
@@ -275,11 +278,9 @@ class Simulation:
     def _turn(self) -> None:
         """Let tasks go on; what they have asked for begins."""
         self.trampoline.run_ready()
-        asked = self.asked
-        if asked:
-            for lane, run in asked:
-                lane.submit(run)
-            asked.clear()
+        for lane, run in self.asked:
+            lane.submit(run)
+        self.asked.clear()
 
     def _require_end(self) -> None:
         if self.processes.running:

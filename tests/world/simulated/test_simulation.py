@@ -155,6 +155,38 @@ def test_opposite_messages_of_one_exchange_go_at_once(simulate: Simulate) -> Non
     assert set(results.values()) == {10e-9}
 
 
+def test_which_end_of_a_message_goes_on_first_follows_the_seed(simulate: Simulate) -> None:
+    went_on: list[int] = []
+
+    def program(exchange: Any) -> Any:
+        async def of(world: SimWorld) -> None:
+            await world.exchange(*exchange)
+            went_on.append(world.rank)
+
+        return of
+
+    for seed in range(200):
+        simulate(program(send(1)), program(receive(0)), seed=seed)
+    assert 60 < sum(went_on[::2]) < 140
+
+
+def test_a_rank_may_exchange_with_several_at_once(simulate: Simulate) -> None:
+    async def middle(world: SimWorld) -> float:
+        both = [Message(peer, "c", Payload()) for peer in (0, 2)]
+        await world.exchange(both, both)
+        return world.now()
+
+    async def end(world: SimWorld) -> float:
+        await world.compute(work(5 * (world.rank + 1)))
+        await world.exchange(send(1)[0], receive(1)[1])
+        return world.now()
+
+    simulation, results = simulate(end, middle, end)
+    assert results == {0: 15e-9, 1: 25e-9, 2: 25e-9}
+    exchanges = {e.rank: (e.begin, e.end) for e in entries(simulation) if e.did == Did.EXCHANGE}
+    assert exchanges == {0: (5, 15), 1: (5, 25), 2: (15, 25)}
+
+
 def test_posts_that_do_not_meet_name_both_ends(simulate: Simulate) -> None:
     """What two ranks post in plain order, each sending first, is refused at once."""
 
