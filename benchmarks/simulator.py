@@ -8,7 +8,7 @@ pattern, if it is installed (`pip install simpy`); one step of GPT-3 175B (Brown
 the lowered program, messages included. Seconds are those of the processor. The engines take turns;
 the fastest turn counts, since a neighbour on the machine only ever takes away, and the median and
 the slowest stand beside it. What is found once for a list of actions, and serves every step, is
-found in a turn before them, which does not count.
+found in a turn before them, which does not count (SimPy finds nothing).
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class ChargedStage:
             names = gradient_buckets(tensors, itemsize, plan.bucket_nbytes)
             work = rank_work(model, plan, settings, names, held, len(self._gradients))
             self.works[stage] = work
+            completes = plan.reduce_every_micro_batch
             for kind, each in _by_kind(work).items():
                 self._completing[kind, stage] = each
-                completes = plan.reduce_every_micro_batch
                 self._others[kind, stage] = each if completes else replace(each, milestones=())
             buckets.append(len(names))
             self.layers[stage] = held
@@ -94,10 +94,7 @@ class ChargedStage:
         works = self.works.values()
         self._update = concatenate("update", [work.update for work in works])
         norm = concatenate("norm", [work.norm for work in works])
-        for stage in self.works:  # these are of all stages together
-            whole = {(Kind.NORM, stage): norm, (Kind.UPDATE, stage): self._update}
-            self._completing |= whole
-            self._others |= whole
+        self._whole = {Kind.NORM: norm, Kind.UPDATE: self._update}  # of all stages together
         tokens = settings.sequence_length // plan.tensor  # of a sequence, the rank's own
         self._sequence_nbytes = ITEMSIZE[plan.precision] * tokens * model.hidden
         self._sequences: list[int] = []  # in each micro-batch
@@ -140,7 +137,8 @@ class ChargedStage:
         if self._evaluates and kind is _FORWARD:
             return self._evaluation(action)
         is_last = action.microbatch == self._last.get(stage)
-        return (self._completing if is_last else self._others)[kind, stage]
+        work = (self._completing if is_last else self._others).get((kind, stage))
+        return self._whole[kind] if work is None else work
 
     def run(self, action: Action) -> None:
         """Nothing is carried out."""

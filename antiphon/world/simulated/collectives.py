@@ -160,6 +160,9 @@ class CollectiveLane:
             return done[1].member == member or not is_kept(done[1].member, done[1].number)
 
         self._stranded += [event[4][1] for event in self._queue.remove(is_lost)]
+        for joined in self._stranded:
+            if joined.member == member:
+                joined.cancel()  # nobody waits for it, nor for what holds it up
 
     def fail(self, member: int, error: Callable[[], Exception]) -> None:
         """Fail all collectives of ``member`` that have not ended; it takes part in no more."""

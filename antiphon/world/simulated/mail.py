@@ -215,6 +215,7 @@ class Mail:
             return receiving
         box.wait(receiving)
         if nanoseconds is not None:
+            assert nanoseconds >= 0, f"a letter is waited for {nanoseconds} ns"
             self._queue.at(now + nanoseconds, member, number, self._pass_deadline, receiving)
         return receiving
 

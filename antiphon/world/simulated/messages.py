@@ -18,94 +18,25 @@ from antiphon.world.handle import Handle
 from antiphon.world.protocols import Message
 from antiphon.world.simulated.log import Did, EventLog, pack
 from antiphon.world.simulated.mail import claim
+from antiphon.world.simulated.posts import (
+    NEVER,
+    Channel,
+    Line,
+    Meeting,
+    Posted,
+    Shape,
+    Sizes,
+    words_of,
+)
 from antiphon.world.simulated.prices import Prices
 from antiphon.world.simulated.queue import Call, EventQueue
 
 EXCHANGE: Final = int(Did.EXCHANGE)
-NEVER: Final = 2**63 - 1
 
-Ends = tuple[int, int]
-Sizes = tuple[tuple[int, ...], tuple[int, ...]]
-"""Bytes of the messages that a post sends to one peer, and of those that it receives from it."""
 Arrow = tuple[int, int, int, int, int, int]
 """A message: source, number of the action there, target, number there, begin, end (nanoseconds)."""
 Contend = Callable[[int, int, int], None]
 """``contend(rank, begin, end)`` slows what a rank computes meanwhile."""
-
-
-class Posted(Handle[None]):
-    """An exchange that a rank has posted."""
-
-    __slots__ = ("began", "is_ready", "messages", "missing", "number", "rank", "shape")
-    name = "exchange"
-
-    def __init__(self, rank: int, number: int, shape: Shape) -> None:
-        self._waiting = self._error = self._result = None  # `Handle.__init__`, without a call
-        self._settled = False
-        self.rank = rank
-        self.number = number
-        self.shape = shape
-        self.is_ready = False
-        self.missing = shape.count  # parts that have not arrived
-        self.began = NEVER  # when its first part began
-        self.messages: tuple[Sequence[Message], Sequence[Message]] | None = None  # with content
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether a part of it will never arrive."""
-        return self.missing > self.shape.count
-
-
-class Line:
-    """What a rank has for one peer over one channel."""
-
-    __slots__ = ("channel", "duration", "other", "rank", "sizes")
-
-    def __init__(self, channel: Channel, rank: int, sizes: Sizes) -> None:
-        self.channel = channel
-        self.rank = rank
-        self.sizes = sizes
-        self.other: Line | None = None  # of the peer, that it has met
-        self.duration = -1  # of the messages, once it has been asked for
-
-    @property
-    def peer(self) -> int:
-        """The other end."""
-        return next(end for end in self.channel.ends if end != self.rank)
-
-
-class Shape:
-    """All that is the same in exchanges that a rank posts again and again."""
-
-    __slots__ = ("channels", "count", "lines", "nbytes", "received")
-
-    def __init__(self, lines: Sequence[Line]) -> None:
-        self.lines = lines
-        self.count = len(lines)
-        self.channels = [line.channel for line in lines]
-        self.nbytes = sum(sum(line.sizes[0]) for line in lines)  # sent
-        self.received = sum(len(line.sizes[1]) for line in lines)  # messages
-
-    def line(self, channel: Channel) -> Line:
-        """Return the one over a channel."""
-        return self.lines[self.channels.index(channel)]
-
-
-Meeting = tuple[Posted, Posted, Line, int]
-"""Two exchanges that have something for each other, what the first one has, and at which place
-among all between the two ends. The argument of the event of its arrival."""
-
-
-class Channel:
-    """All messages between two ranks over one channel."""
-
-    def __init__(self, name: str, ends: Ends) -> None:
-        self.name = name
-        self.ends = ends
-        self.meetings = 0  # so far
-        self.unmet: deque[Posted] = deque()  # at one end alone
-        self.met: deque[Meeting] = deque()  # not under way yet
-        self.free = 0  # when the last one that is under way has arrived
 
 
 class Exchanges:
@@ -158,12 +89,12 @@ class Exchanges:
         """Yield (rank, words) of what is posted and not under way: who waits for whom."""
         for channel in dict.fromkeys(self._channels.values()):  # each stands there twice
             for place, posted in enumerate(channel.unmet, channel.meetings):
-                what = _words(posted.shape.line(channel), place)
+                what = words_of(posted.shape.line(channel), place)
                 yield posted.rank, f"{what}, which does not post it"
             for first, second, _, place in channel.met:
                 for posted, other in ((first, second), (second, first)):
                     if posted.is_ready and not other.is_ready:
-                        what = _words(posted.shape.line(channel), place)
+                        what = words_of(posted.shape.line(channel), place)
                         yield posted.rank, f"{what}, whose message is not made"
 
     def lose(self, member: int, is_kept: Callable[[int, int], bool]) -> None:
@@ -180,8 +111,12 @@ class Exchanges:
         self._stranded += self._take_out(is_lost)
         for channel in channels:
             self._stranded += [posted for meeting in channel.met for posted in meeting[:2]]
+            self._stranded += [posted for posted in channel.unmet if posted.rank == member]
             channel.met.clear()
             channel.unmet = deque(posted for posted in channel.unmet if posted.rank != member)
+        for posted in self._stranded:
+            if posted.rank == member:
+                posted.cancel()  # nobody waits for it, nor for what holds it up
 
     def fail(self, member: int, error: Callable[[], Exception]) -> int:
         """Fail all that ``member`` has posted; return how many messages to it will not arrive.
@@ -279,7 +214,7 @@ class Exchanges:
             if theirs.sizes != line.sizes[::-1]:
                 place = channel.meetings
                 raise RunError(
-                    f"messages do not meet: {_words(theirs, place)}; {_words(line, place)}",
+                    f"messages do not meet: {words_of(theirs, place)}; {words_of(line, place)}",
                     "post the same messages in the same order on both ends",
                 )
             line.other = theirs
@@ -342,7 +277,8 @@ class Exchanges:
         for _, _, _, call, argument in self._queue.events():
             if call == self._arrived:
                 one, other, line, _ = argument
-                found += [each for each in (one, other) if is_meant(each, line.channel)]
+                among = [each for each in (one, other) if not each.is_lost]
+                found += [each for each in among if is_meant(each, line.channel)]
         for posted in found:
             posted.missing = NEVER
 
@@ -384,16 +320,3 @@ def _deliver(source: Posted, target: Posted, channel: str) -> None:
     arriving = [m.payload for m in receives if (m.peer, m.channel) == (source.rank, channel)]
     for payload, buffer in zip(leaving, arriving, strict=True):
         copy(payload, buffer)
-
-
-def _words(line: Line, place: int) -> str:
-    """Say what was posted."""
-    directions = [
-        f"{what} {line.peer} ({', '.join(map(str, sizes))} bytes)"
-        for what, sizes in zip(("sends to", "receives from"), line.sizes, strict=True)
-        if sizes
-    ]
-    return (
-        f"rank {line.rank} {' and '.join(directions)} "
-        f"on `{line.channel.name}`, its post {place + 1} there"
-    )

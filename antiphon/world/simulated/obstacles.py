@@ -14,6 +14,7 @@ from antiphon.world.handle import Handle
 from antiphon.world.simulated.collectives import CollectiveLane
 from antiphon.world.simulated.mail import Link
 from antiphon.world.simulated.messages import Exchanges
+from antiphon.world.simulated.posts import Meeting, Posted
 from antiphon.world.simulated.queue import Call, Event, EventQueue
 from antiphon.world.simulated.ties import tie
 
@@ -141,7 +142,7 @@ class ObstructedQueue(EventQueue):
             return
         _, _, _, call, argument = event
         if _is_meeting(call):
-            for posted in argument[:2]:
+            for posted in _ends(argument):
                 self.on_held(parties(call, argument), posted)
         elif isinstance(argument, Link):
             self.on_held(parties(call, argument), argument.flying[-1].sent)
@@ -156,11 +157,16 @@ def _waiting(call: Call, argument: Any) -> Iterator[tuple[int, str]]:
             yield argument.source, f"its letter to member {argument.target} to arrive"
         return
     if _is_meeting(call):
-        waiting = [(posted.rank, posted.name) for posted in argument[:2]]
+        waiting = [(posted.rank, posted.name) for posted in _ends(argument)]
     else:
         waiting = [(argument[1].member, argument[1].name)]
     for member, name in waiting:
         yield member, f"members {sorted({*parties(call, argument)} - {member})} ({name})"
+
+
+def _ends(meeting: Meeting) -> list[Posted]:
+    """Return those of its ends that it matters to: one may be of a member that died."""
+    return [posted for posted in meeting[:2] if not posted.is_settled]
 
 
 def _is_meeting(call: Call) -> bool:

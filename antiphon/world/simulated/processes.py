@@ -171,11 +171,11 @@ class Processes:
 
         simulation.go_on(member)
         self.queue.remove(is_computed)
+        if simulation.computing is not None:
+            simulation.computing.unwind(member)
         simulation.exchanges.lose(member, is_kept)
         simulation.collectives.lose(member, is_kept)
         simulation.mail.lose(member)
-        if simulation.computing is not None:
-            simulation.computing.unwind(member)
 
     def _notice(self, death: tuple[int, object]) -> None:
         member, token = death

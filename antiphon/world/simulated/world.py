@@ -199,6 +199,7 @@ class Simulation:
 
     def sleep(self, member: int, number: int, nanoseconds: int) -> Handle[None]:
         """Return what settles in so many nanoseconds: action ``number`` of ``member``."""
+        assert nanoseconds >= 0, f"a sleep of {nanoseconds} ns"
         slept: Handle[None] = Handle("sleep")
         begin = self.queue.now
 
@@ -222,7 +223,7 @@ class Simulation:
         while heap and not failures:
             queue.now, _, _, call, argument = heappop(heap)  # `queue.next`, without a call
             call(argument)
-            if ready:  # `_turn`, without a call
+            while ready:  # `_turn`, without a call
                 run_ready()
                 for lane, run in asked:
                     lane.submit(run)
@@ -276,11 +277,12 @@ class Simulation:
         return self.supervisor.is_over and not is_awaited
 
     def _turn(self) -> None:
-        """Let tasks go on; what they have asked for begins."""
-        self.trampoline.run_ready()
-        for lane, run in self.asked:
-            lane.submit(run)
-        self.asked.clear()
+        """Let tasks go on; what they have asked for begins, or is dropped, which wakes others."""
+        while self.trampoline.ready:
+            self.trampoline.run_ready()
+            for lane, run in self.asked:
+                lane.submit(run)
+            self.asked.clear()
 
     def _require_end(self) -> None:
         if self.processes.running:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from antiphon.world.failure import ActionCancelled
 from antiphon.world.protocols import Message
 from antiphon.world.simulated.log import Did
@@ -56,6 +58,27 @@ def contended(prices: MadeUpPrices, *, messages_contend: bool) -> float:
 def test_messages_slow_both_ends_where_they_are_said_to(prices: MadeUpPrices) -> None:
     assert contended(prices, messages_contend=False) == 100e-9
     assert contended(prices, messages_contend=True) == 110e-9
+
+
+def test_who_waits_for_a_milestone_of_a_cancelled_computation_is_told_at_once(
+    simulate: Simulate,
+) -> None:
+    async def program(world: SimWorld) -> float:
+        computation = world.compute(work(10, (5, "half")))
+        computation.cancel()
+        with pytest.raises(ActionCancelled):
+            await computation.milestone("half")
+        told = world.now()
+        await world.sleep(100e-9)
+        return told
+
+    async def other(world: SimWorld) -> None:
+        await world.sleep(30e-9)
+
+    _, results = simulate(program, other)
+    assert results[0] == 0
+    _, results = simulate(program)
+    assert results[0] == 0
 
 
 def test_a_cancelled_computation_is_left_out_unless_it_has_begun(

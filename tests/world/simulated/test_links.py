@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
@@ -14,7 +15,7 @@ from antiphon.world.random import keyed_generator
 from antiphon.world.simulated.world import SimWorld
 
 from .conftest import MadeUpPrices, Payload
-from .recovering import STEPS, Shrink, adding, alone, fault, run_both, simulation_of
+from .recovering import STEPS, Shrink, adding, alone, crash, fault, run_both, simulation_of
 
 SEED = 11  # for which the fault by rate below overlaps with itself
 
@@ -143,6 +144,43 @@ def test_a_partition_that_heals_in_time_loses_nobody() -> None:
     simulation = simulation_of(3, fault("partition", 130, 1900, members=(0,)), recover=Shrink())
     assert list(run_both(simulation, adding).values()) == [float(STEPS)] * 3
     assert simulation.outcome == "finished"
+
+
+@pytest.mark.parametrize("cut_at", [50, 150], ids=["cut-first", "crash-first"])
+def test_nobody_is_cut_off_from_the_dead(cut_at: int) -> None:
+    """A message of a dead member, held up by a cut link, is no reason for a verdict."""
+
+    async def program(world: SimWorld) -> int:
+        message = [Message(1 - world.rank, "c", Payload())]
+        try:
+            if world.rank == 2:
+                await world.sleep(5000e-9)  # the mesh stays broken for longer than the timeout
+            else:
+                await world.exchange(*((message, []) if world.rank == 0 else ([], message)))
+        except GroupBroken:
+            pass
+        await world.reform()
+        return world.ranks
+
+    prices = MadeUpPrices(message_nanoseconds=500)
+    for seed in range(10):
+        faults = crash(0, 100), fault("cut-link", cut_at, link=(0, 1))
+        simulation = simulation_of(
+            3, *faults, recover=Shrink(), isolation=None, seed=seed, prices=prices
+        )
+        assert run_both(simulation, program) == {1: 2, 2: 2}
+        assert [each for each in simulation.events if each[1] == "crash"] == [(100, "crash", 0)]
+
+
+def test_of_an_exchange_with_several_a_cut_link_holds_up_its_own_part() -> None:
+    async def program(world: SimWorld) -> int:
+        messages = [Message(peer, "c", Payload()) for peer in ((0, 2) if world.rank == 1 else (1,))]
+        await world.exchange(messages, messages)
+        return round(world.now() * 1e9)
+
+    cut = fault("cut-link", 5, 100, link=(0, 1))
+    simulation = simulation_of(3, cut, recover=Shrink(), isolation=None)
+    assert run_both(simulation, program) == {0: 110, 1: 110, 2: 10}
 
 
 def test_a_broken_mesh_is_told_of_a_link_that_stays_cut_while_it_exchanges() -> None:
