@@ -345,8 +345,7 @@ def test_a_machine_that_was_not_measured_is_planned_for_and_said_to_be_not_valid
 
 
 PLAN_70B = """
-import sys, time
-begin = time.perf_counter()
+import sys
 from antiphon.planner.search import search
 from antiphon.spec.catalogue import catalogue
 from antiphon.spec.huggingface_config import model_from_config
@@ -359,17 +358,18 @@ job = Job(name="70b", model=model, cluster_choice=ClusterChoice(use="dgx-h100", 
           cluster=cluster, train=Train(sequence_length=8192, global_batch=512, steps=10),
           plan=PlanPins())
 assert search(job, cluster).candidates > 900
-assert "torch" not in sys.modules
-print(time.process_time())
+print(*sys.modules)
 """
 
 
-def test_a_70_billion_plan_for_64_devices_takes_under_a_second_and_no_torch() -> None:
-    """In seconds of processor time, since tests share the machine."""
+def test_a_70_billion_plan_for_64_devices_takes_no_torch() -> None:
+    """How long it takes is for ``benchmarks/plan_time.py`` to say."""
     done = subprocess.run(
         [sys.executable, "-c", PLAN_70B], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) < 1.0
+    modules = done.stdout.split()
+    assert "antiphon.planner.search" in modules
+    assert "torch" not in modules
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral"])
