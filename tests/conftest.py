@@ -14,6 +14,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # read when torch i
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HANG_SECONDS = 300
+NIGHTLY_HANG_SECONDS = 1200  # long suites, beside whatever else goes on at night
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,14 +27,16 @@ def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(autouse=True)
-def _no_hang() -> Iterator[None]:
+def _no_hang(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that waits for what never comes fails."""
+    is_nightly = request.node.get_closest_marker("nightly") is not None
+    seconds = NIGHTLY_HANG_SECONDS if is_nightly else HANG_SECONDS
 
     def give_up(*_: object) -> None:
-        raise TimeoutError(f"the test hangs: {HANG_SECONDS} s have passed")
+        raise TimeoutError(f"the test hangs: {seconds} s have passed")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(HANG_SECONDS)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
